@@ -1,0 +1,127 @@
+//! The whole API as values: what the door takes and gives. No HTTP here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+
+use super::authn::User;
+use crate::kind::{Kind, Object, Subresource};
+use crate::store::Record;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+/// One request, authenticated but not yet authorized.
+#[derive(Debug)]
+pub struct Request {
+    pub user: User,
+    pub verb: Verb,
+    pub kind: &'static Kind,
+    pub subresource: Option<Subresource>,
+    /// `None` for cluster-scoped kinds, and for lists over all namespaces.
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub options: Options,
+    pub body: Body,
+}
+
+/// Query parameters, as given; the verbs judge them. An absent one is `None`, an empty one is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub resource_version: Option<String>,
+    pub resource_version_match: Option<String>,
+    pub label_selector: Option<String>,
+    pub field_selector: Option<String>,
+    pub limit: Option<u64>,
+    pub continue_token: Option<String>,
+    pub timeout_seconds: Option<u64>,
+    pub allow_watch_bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+    pub dry_run: Vec<String>,
+    pub field_validation: Option<String>,
+    pub field_manager: Option<String>,
+    pub force: Option<bool>,
+    // For delete; a DeleteOptions body wins over these.
+    pub grace_period_seconds: Option<i64>,
+    pub propagation_policy: Option<String>,
+    pub orphan_dependents: Option<bool>,
+    pub log: LogOptions,
+}
+
+/// Parameters of `pods/log` (BEHAVIOURS 8.4).
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    pub container: Option<String>,
+    pub follow: bool,
+    pub previous: bool,
+    pub since_seconds: Option<i64>,
+    pub since_time: Option<jiff::Timestamp>,
+    pub timestamps: bool,
+    pub tail_lines: Option<u64>,
+    pub limit_bytes: Option<u64>,
+}
+
+#[derive(Debug)]
+pub enum Body {
+    Empty,
+    /// From the wire, JSON or YAML as the media type says (`application/json` if absent). Patches
+    /// too: the media type names the patch.
+    Bytes {
+        media_type: Option<String>,
+        bytes: Bytes,
+    },
+    /// From a component in this process: no encoding, no strict field checks.
+    Object(Box<dyn Object>),
+    /// A patch or DeleteOptions from a component in this process.
+    Value {
+        media_type: &'static str,
+        value: serde_json::Value,
+    },
+}
+
+/// What the door answers. Errors are [`super::Error`].
+pub enum Response {
+    /// A stored object; `created` makes it 201.
+    Record {
+        record: Arc<Record>,
+        created: bool,
+    },
+    /// An object that was not stored: dry run, or virtual.
+    Object {
+        object: Box<dyn Object>,
+        created: bool,
+    },
+    List(List),
+    Watch(super::watch::WatchStream),
+    /// `Success`, as a deletion answers.
+    Status(Status),
+    /// Log text.
+    Text(LogStream),
+    /// With texts for `Warning:` headers.
+    Warned {
+        warnings: Vec<String>,
+        response: Box<Response>,
+    },
+}
+
+/// A page of a list.
+pub struct List {
+    pub kind: &'static Kind,
+    pub revision: u64,
+    pub records: Vec<Arc<Record>>,
+    pub continue_token: Option<String>,
+    pub remaining: Option<u64>,
+}
+
+/// Pieces of log text, until the container ends or the reader goes.
+pub type LogStream = std::pin::Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>>;

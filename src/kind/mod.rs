@@ -1,0 +1,205 @@
+//! What can be said: every kind the cluster serves, as data.
+//!
+//! A kind is one file with one `pub static KIND: Kind` and a [`Strategy`] that holds its defaults,
+//! validation, update rules and table columns; then one line in [`ALL`]. Routing, discovery,
+//! OpenAPI, storage keys and kubectl's tables are derived from that list. Nothing outside this
+//! folder matches on a kind to find out how to serve it.
+
+pub mod field;
+pub mod object;
+pub mod strategy;
+pub mod table;
+
+pub mod config_map;
+
+use schemars::{Schema, SchemaGenerator};
+
+pub use object::{Encoded, Object, Typed};
+pub use strategy::{AnyStrategy, Strategy};
+
+/// Every built-in kind, in discovery order.
+pub static ALL: &[&Kind] = &[&config_map::KIND];
+
+/// Where objects of a kind live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// A path under an object that has a meaning of its own.
+///
+/// `scale`, `exec`, `attach`, `portforward`, `proxy`, `eviction` and `token` belong here too; they
+/// come with the issues that serve them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subresource {
+    Status,
+    /// `pods/binding`: sets the node once.
+    Binding,
+    /// `pods/log`: text, not an object.
+    Log,
+    /// `namespaces/finalize`: the only way to change `spec.finalizers`.
+    Finalize,
+}
+
+impl Subresource {
+    /// The URL's segment.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Binding => "binding",
+            Self::Log => "log",
+            Self::Finalize => "finalize",
+        }
+    }
+}
+
+/// What a verb does when told to delete without a `propagationPolicy` (BEHAVIOURS 4.4, 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Background,
+    Orphan,
+}
+
+/// All the server knows of a kind. Built in const context by [`Kind::namespaced`] or
+/// [`Kind::cluster`] and struct update syntax.
+pub struct Kind {
+    /// `""` for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    /// `ConfigMap`
+    pub kind: &'static str,
+    /// `ConfigMapList`
+    pub list_kind: &'static str,
+    /// `configmaps`, as in URLs
+    pub plural: &'static str,
+    /// `configmap`, as in kubectl's arguments
+    pub singular: &'static str,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub scope: Scope,
+    pub subresources: &'static [Subresource],
+    /// Verbs as discovery lists them, sorted.
+    pub verbs: &'static [&'static str],
+    /// Whether `metadata.generation` counts changes of the spec (BEHAVIOURS 2.3).
+    pub has_generation: bool,
+    /// PUT of a missing object creates it (BEHAVIOURS 2.4).
+    pub create_on_update: bool,
+    /// PUT without a `resourceVersion` is unconditional (BEHAVIOURS 2.4).
+    pub unconditional_update: bool,
+    pub default_propagation: Propagation,
+    /// Another kind whose stored objects these are, under another group: `events.k8s.io` Event is
+    /// stored as core Event. The strategy's `Object` is then the stored type.
+    pub stored_as: Option<&'static Kind>,
+    pub columns: &'static [table::Column],
+    pub strategy: &'static dyn AnyStrategy,
+    /// The schema of one object, with descriptions, for OpenAPI.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// The verbs of an ordinary kind, sorted as discovery wants them.
+pub const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+impl Kind {
+    /// An ordinary namespaced kind of `S::Object`; plural and group come from the type.
+    #[must_use]
+    pub const fn namespaced<S: Strategy>(strategy: &'static S, singular: &'static str) -> Self {
+        Self::new(strategy, singular, Scope::Namespaced)
+    }
+
+    /// An ordinary cluster-scoped kind.
+    #[must_use]
+    pub const fn cluster<S: Strategy>(strategy: &'static S, singular: &'static str) -> Self {
+        Self::new(strategy, singular, Scope::Cluster)
+    }
+
+    const fn new<S: Strategy>(strategy: &'static S, singular: &'static str, scope: Scope) -> Self {
+        Self {
+            group: <S::Object as k8s_openapi::Resource>::GROUP,
+            version: <S::Object as k8s_openapi::Resource>::VERSION,
+            kind: <S::Object as k8s_openapi::Resource>::KIND,
+            list_kind: <S::Object as k8s_openapi::ListableResource>::LIST_KIND,
+            plural: <S::Object as k8s_openapi::Resource>::URL_PATH_SEGMENT,
+            singular,
+            short_names: &[],
+            categories: &[],
+            scope,
+            subresources: &[],
+            verbs: ALL_VERBS,
+            has_generation: false,
+            create_on_update: false,
+            unconditional_update: true,
+            default_propagation: Propagation::Background,
+            stored_as: None,
+            columns: table::NAME_AND_AGE,
+            strategy,
+            schema: |generator| generator.subschema_for::<S::Object>(),
+        }
+    }
+
+    /// `v1`, `batch/v1`
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `pods`, `deployments.apps`: how messages name the collection.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// The store's name for the collection.
+    #[must_use]
+    pub fn collection(&self) -> &'static str {
+        self.stored_as.map_or(self.plural, |kind| kind.plural)
+    }
+
+    #[must_use]
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    #[must_use]
+    pub fn has(&self, subresource: Subresource) -> bool {
+        self.subresources.contains(&subresource)
+    }
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kind({}, {})", self.api_version(), self.kind)
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.group == other.group && self.version == other.version && self.kind == other.kind
+    }
+}
+
+/// The kind that serves objects of type `K`.
+///
+/// # Panics
+/// If `K` is not in [`ALL`]: a programming error that the first test to touch it finds.
+#[must_use]
+pub fn of<K: k8s_openapi::Resource>() -> &'static Kind {
+    find(K::GROUP, K::VERSION, |kind| kind.kind == K::KIND)
+        .unwrap_or_else(|| panic!("{} {} is served", K::API_VERSION, K::KIND))
+}
+
+/// The kind at `/apis/<group>/<version>/<plural>`.
+#[must_use]
+pub fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    find(group, version, |kind| kind.plural == plural)
+}
+
+fn find(group: &str, version: &str, matches: impl Fn(&Kind) -> bool) -> Option<&'static Kind> {
+    ALL.iter().copied().find(|kind| kind.group == group && kind.version == version && matches(kind))
+}

@@ -1,0 +1,129 @@
+//! One container, one instance.
+//!
+//! A [`Runtime`] turns a [`ContainerSpec`] into a [`Container`] that runs until it exits or is
+//! killed. [`wasm`] runs the code; [`sim`] plays a script of delays, durations and failures. Nothing
+//! here knows of pods or of the API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+pub mod fs;
+pub mod log;
+
+/// An image made ready to run: compiled, or nothing for `sim`.
+pub trait Image: Send + Sync + std::any::Any {
+    /// `sha256:…` of the bytes it was made from.
+    fn digest(&self) -> &str;
+}
+
+/// Why bytes cannot become an image, in words for a pod's status.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Not WebAssembly, or damaged.
+    #[error("not a WebAssembly module or component: {0}")]
+    Garbage(String),
+    /// Imports that the host does not offer, each as `wasi:sockets/tcp@0.2.0` or `env.foo`.
+    #[error("imports that the host lacks: {}", .0.join(", "))]
+    MissingImports(Vec<String>),
+    /// Valid, but not a command: it exports no `wasi:cli/run` and no `_start`.
+    #[error("not a command: {0}")]
+    NotACommand(String),
+}
+
+/// Everything one run of a container needs.
+pub struct ContainerSpec {
+    /// For logs of our own: `namespace/pod/container`.
+    pub label: String,
+    pub image: Arc<dyn Image>,
+    /// The program's name first.
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    /// The guest's initial working directory, `PWD`; `None` is the root.
+    pub working_dir: Option<String>,
+    /// Directories (or single files) at absolute paths in the guest, longest first wins.
+    pub mounts: Vec<fs::Mount>,
+    /// Bytes of all linear memories and tables together; more is [`Exit::OutOfMemory`].
+    pub memory_limit: Option<u64>,
+    /// Milli-cores; `None` is no limit.
+    pub cpu_limit: Option<u64>,
+    pub output: Arc<log::Log>,
+    /// The pod's annotations: where `sim` finds its script.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The program's own code (WASI 0.2's `exit` carries only 0 and 1; WASMTIME.md section 2).
+    Code(i32),
+    /// A trap, in words.
+    Trap(String),
+    /// The memory limit was hit.
+    OutOfMemory,
+    /// Killed by [`Container::kill`].
+    Killed,
+}
+
+/// A running container. Dropping it kills it.
+pub struct Container {
+    exit: watch::Receiver<Option<Exit>>,
+    kill: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Container {
+    /// For runtimes: `kill` must make `exit` come true soon.
+    #[must_use]
+    pub fn new(exit: watch::Receiver<Option<Exit>>, kill: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { exit, kill }
+    }
+
+    /// Completes when the run has ended.
+    pub async fn exited(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone().expect("waited for it"),
+            Err(_) => Exit::Killed,
+        }
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit.borrow().clone()
+    }
+
+    /// Ends the run at once; [`Container::exited`] tells when it has.
+    pub fn kill(&self) {
+        (self.kill)();
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        (self.kill)();
+    }
+}
+
+/// What runs containers on a node.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// `wasmtime://48.0.8`-like, for `nodeInfo.containerRuntimeVersion`.
+    fn version(&self) -> String;
+
+    /// Makes an image from its bytes; cached by digest, on disk where the runtime compiles.
+    async fn prepare(&self, wasm: Bytes) -> Result<Arc<dyn Image>, ImageError>;
+
+    /// Starts a run. Returns once the guest's first instruction is about to run; a guest that fails
+    /// to instantiate ends with [`Exit::Trap`].
+    async fn start(&self, spec: ContainerSpec) -> Container;
+
+    /// How long [`Runtime::start`] pretends to take, for scripts; zero for code that runs.
+    fn start_delay(&self, _annotations: &BTreeMap<String, String>) -> Duration {
+        Duration::ZERO
+    }
+}
