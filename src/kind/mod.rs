@@ -7,6 +7,7 @@
 
 pub mod field;
 pub mod object;
+pub mod quantity;
 pub mod strategy;
 pub mod table;
 
