@@ -1,21 +1,34 @@
 //! The same verbs, typed: how the control plane's own parts speak to the API.
 //!
-//! Today's client is in process: it hands [`Request`](crate::apiserver::Request) values to the one
-//! door. A remote one speaks HTTPS with the same methods when nodes live elsewhere.
+//! Today's client is in process: it hands [`Request`] values to the one door, so nothing it does
+//! bypasses defaults, validation or authorization, and objects cross without being encoded. A
+//! remote one will speak HTTPS behind the same methods when nodes live elsewhere.
 
-use std::collections::VecDeque;
+mod recorder;
+mod watcher;
+
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Event as CoreEvent, ObjectReference};
+use k8s_openapi::api::core::v1::{Binding, Namespace, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
 
-use crate::apiserver::Error;
-use crate::kind::Typed;
+use crate::apiserver::authn::User;
+use crate::apiserver::{Api, Body, Error, Options, Request, Response, Verb};
+use crate::kind::{self, Kind, Object, Subresource, Typed, object};
+use crate::store::Record;
+
+pub use recorder::Recorder;
+pub use watcher::{AnyWatcher, Event, Watcher};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A user's typed door to the API; cheap to clone.
 #[derive(Clone)]
-pub struct Client(());
+pub struct Client {
+    api: Api,
+    user: Arc<User>,
+}
 
 /// A list at one revision.
 pub struct Listing<K> {
@@ -40,114 +53,237 @@ pub struct Select {
     pub field_selector: Option<String>,
 }
 
+impl Select {
+    fn options(&self) -> Options {
+        Options {
+            label_selector: self.label_selector.clone(),
+            field_selector: self.field_selector.clone(),
+            ..Options::default()
+        }
+    }
+}
+
 impl Client {
-    pub async fn get<K: Typed>(&self, _namespace: &str, _name: &str) -> Result<Arc<K>> {
-        todo!()
+    /// A door for `user`.
+    #[must_use]
+    pub fn new(api: Api, user: User) -> Self {
+        Self { api, user: Arc::new(user) }
     }
 
-    pub async fn list<K: Typed>(&self, _select: &Select) -> Result<Listing<K>> {
-        todo!()
+    pub async fn get<K: Typed>(&self, namespace: &str, name: &str) -> Result<Arc<K>> {
+        let request = self.request(Verb::Get, kind::of::<K>(), namespace, Some(name));
+        self.one(request).await
     }
 
-    pub async fn create<K: Typed>(&self, _object: K) -> Result<Arc<K>> {
-        todo!()
+    pub async fn list<K: Typed>(&self, select: &Select) -> Result<Listing<K>> {
+        let kind = kind::of::<K>();
+        let list = self.list_records(kind, select).await?;
+        let items = list.1.iter().map(|record| typed(record, kind)).collect();
+        Ok(Listing { revision: list.0, items })
+    }
+
+    pub async fn create<K: Typed>(&self, object: K) -> Result<Arc<K>> {
+        let namespace = object.metadata().namespace.clone().unwrap_or_default();
+        let mut request = self.request(Verb::Create, kind::of::<K>(), &namespace, None);
+        request.body = Body::Object(Box::new(object));
+        self.one(request).await
     }
 
     /// PUT; the object's `resourceVersion`, if set, is a precondition.
-    pub async fn update<K: Typed>(&self, _object: K) -> Result<Arc<K>> {
-        todo!()
+    pub async fn update<K: Typed>(&self, object: K) -> Result<Arc<K>> {
+        self.put(object, None).await
     }
 
     /// PUT of the `status` subresource.
-    pub async fn update_status<K: Typed>(&self, _object: K) -> Result<Arc<K>> {
-        todo!()
+    pub async fn update_status<K: Typed>(&self, object: K) -> Result<Arc<K>> {
+        self.put(object, Some(Subresource::Status)).await
+    }
+
+    /// PUT of `namespaces/finalize`.
+    pub async fn finalize_namespace(&self, namespace: Namespace) -> Result<Arc<Namespace>> {
+        self.put(namespace, Some(Subresource::Finalize)).await
     }
 
     /// JSON merge patch of the main resource, or of `subresource`.
     pub async fn merge_patch<K: Typed>(
         &self,
-        _namespace: &str,
-        _name: &str,
-        _subresource: Option<crate::kind::Subresource>,
-        _patch: serde_json::Value,
+        namespace: &str,
+        name: &str,
+        subresource: Option<Subresource>,
+        patch: Value,
     ) -> Result<Arc<K>> {
-        todo!()
+        let mut request = self.request(Verb::Patch, kind::of::<K>(), namespace, Some(name));
+        request.subresource = subresource;
+        request.body = Body::Value { media_type: "application/merge-patch+json", value: patch };
+        self.one(request).await
     }
 
-    pub async fn delete<K: Typed>(
+    pub async fn delete<K: Typed>(&self, namespace: &str, name: &str, options: DeleteOptions) -> Result<()> {
+        self.delete_any(kind::of::<K>(), namespace, name, options).await
+    }
+
+    /// Deletes an object of any kind.
+    pub async fn delete_any(
         &self,
-        _namespace: &str,
-        _name: &str,
-        _options: DeleteOptions,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: DeleteOptions,
     ) -> Result<()> {
-        todo!()
+        let mut request = self.request(Verb::Delete, kind, namespace, Some(name));
+        request.body = options.body();
+        self.api.handle(request).await.map(drop)
     }
 
-    /// Binds a pod to a node by the binding subresource.
-    pub async fn bind(&self, _namespace: &str, _pod: &str, _uid: &str, _node: &str) -> Result<()> {
-        todo!()
+    /// Deletes everything of a kind in a namespace.
+    pub async fn delete_collection(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        options: DeleteOptions,
+    ) -> Result<()> {
+        let mut request = self.request(Verb::DeleteCollection, kind, namespace, None);
+        request.body = options.body();
+        self.api.handle(request).await.map(drop)
+    }
+
+    /// JSON merge patch of an object of any kind.
+    pub async fn merge_patch_any(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<()> {
+        let mut request = self.request(Verb::Patch, kind, namespace, Some(name));
+        request.body = Body::Value { media_type: "application/merge-patch+json", value: patch };
+        self.api.handle(request).await.map(drop)
+    }
+
+    /// Names and objects of any kind in a namespace; `""` is all of them.
+    pub async fn list_keys(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+    ) -> Result<Vec<(String, Arc<dyn Object>)>> {
+        let select =
+            Select { namespace: (!namespace.is_empty()).then(|| namespace.to_owned()), ..Select::default() };
+        let (_, records) = self.list_records(kind, &select).await?;
+        Ok(records.iter().map(|record| (record.key.name.to_string(), decoded(record, kind))).collect())
+    }
+
+    /// Binds a pod to a node by the binding subresource; `uid` guards against a namesake.
+    pub async fn bind(&self, namespace: &str, pod: &str, uid: &str, node: &str) -> Result<()> {
+        let binding = Binding {
+            metadata: ObjectMeta {
+                namespace: Some(namespace.to_owned()),
+                name: Some(pod.to_owned()),
+                uid: Some(uid.to_owned()),
+                ..ObjectMeta::default()
+            },
+            target: ObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Node".into()),
+                name: Some(node.to_owned()),
+                ..ObjectReference::default()
+            },
+        };
+        let mut request = self.request(Verb::Create, kind::of::<Pod>(), namespace, Some(pod));
+        request.subresource = Some(Subresource::Binding);
+        request.body = Body::Object(Box::new(binding));
+        self.api.handle(request).await.map(drop)
     }
 
     /// Everything selected, now and from now on.
     #[must_use]
-    pub fn watch<K: Typed>(&self, _select: Select) -> Watcher<K> {
-        todo!()
-    }
-}
-
-/// What a [`Watcher`] tells.
-#[derive(Clone, Debug)]
-pub enum Event<K> {
-    /// The whole state: at the start, and again after a gap in the history. What is not in it is gone.
-    Restarted(Vec<Arc<K>>),
-    Applied(Arc<K>),
-    /// The last content.
-    Deleted(Arc<K>),
-}
-
-/// A list and the watch that continues it, resumed by itself for as long as it is polled.
-pub struct Watcher<K> {
-    _ready: VecDeque<Event<K>>,
-}
-
-impl<K: Typed> Watcher<K> {
-    /// The next change; `None` once the API is shut down.
-    pub async fn next(&mut self) -> Option<Event<K>> {
-        todo!()
+    pub fn watch<K: Typed>(&self, select: Select) -> Watcher<K> {
+        Watcher::new(self.watch_any(kind::of::<K>(), select))
     }
 
-    /// The next changes, at least one: all that are ready.
-    pub async fn next_batch(&mut self) -> Option<Vec<Event<K>>> {
-        todo!()
-    }
-}
-
-/// Records Kubernetes Events about objects on behalf of one component; cheap to clone. Repeats raise
-/// `count` and `lastTimestamp` of one Event (BEHAVIOURS 9.14). Writing happens behind the caller, in
-/// order, and is bounded: under a flood the oldest unsent are dropped and counted.
-#[derive(Clone)]
-pub struct Recorder(());
-
-impl Recorder {
-    /// `component` is `source.component`, such as `kubelet`; `host` the node, if it is one.
-    /// Starts the task that writes.
+    /// As [`Client::watch`], for a kind known only at run time.
     #[must_use]
-    pub fn start(
-        _client: Client,
-        _clock: crate::clock::Clock,
-        _component: &str,
-        _host: Option<&str>,
-    ) -> Self {
-        todo!()
+    pub fn watch_any(&self, kind: &'static Kind, select: Select) -> AnyWatcher {
+        AnyWatcher::new(self.clone(), kind, select)
     }
 
-    pub fn normal(&self, _about: &ObjectReference, _reason: &str, _message: impl Into<String>) {
-        todo!()
+    async fn put<K: Typed>(&self, object: K, subresource: Option<Subresource>) -> Result<Arc<K>> {
+        let meta = object.metadata();
+        let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone());
+        let mut request = self.request(Verb::Update, kind::of::<K>(), &namespace, name.as_deref());
+        request.subresource = subresource;
+        request.body = Body::Object(Box::new(object));
+        self.one(request).await
     }
 
-    pub fn warning(&self, _about: &ObjectReference, _reason: &str, _message: impl Into<String>) {
-        todo!()
+    async fn list_records(&self, kind: &'static Kind, select: &Select) -> Result<(u64, Vec<Arc<Record>>)> {
+        let namespace = select.namespace.clone().unwrap_or_default();
+        let mut request = self.request(Verb::List, kind, &namespace, None);
+        request.options = select.options();
+        match self.answer(request).await? {
+            Response::List(list) => Ok((list.revision, list.records)),
+            _ => unreachable!("a list is answered with a list"),
+        }
     }
+
+    /// The object that a request answers with.
+    async fn one<K: Typed>(&self, request: Request) -> Result<Arc<K>> {
+        let kind = request.kind;
+        match self.answer(request).await? {
+            Response::Record { record, .. } => Ok(typed(&record, kind)),
+            Response::Object { object, .. } => {
+                Ok(Arc::new(*object.into_any().downcast().expect("the answer is of the kind asked for")))
+            }
+            _ => unreachable!("the verb is answered with an object"),
+        }
+    }
+
+    /// The answer without its warnings, which are for people.
+    async fn answer(&self, request: Request) -> Result<Response> {
+        match self.api.handle(request).await? {
+            Response::Warned { response, .. } => Ok(*response),
+            response => Ok(response),
+        }
+    }
+
+    fn request(&self, verb: Verb, kind: &'static Kind, namespace: &str, name: Option<&str>) -> Request {
+        Request {
+            user: User::clone(&self.user),
+            verb,
+            kind,
+            subresource: None,
+            namespace: (kind.is_namespaced() && !namespace.is_empty()).then(|| namespace.to_owned()),
+            name: name.map(str::to_owned),
+            options: Options::default(),
+            body: Body::Empty,
+        }
+    }
+}
+
+impl DeleteOptions {
+    fn body(&self) -> Body {
+        let mut value = json!({ "kind": "DeleteOptions", "apiVersion": "v1" });
+        if let Some(seconds) = self.grace_period_seconds {
+            value["gracePeriodSeconds"] = json!(seconds);
+        }
+        if let Some(uid) = &self.uid {
+            value["preconditions"] = json!({ "uid": uid });
+        }
+        if let Some(policy) = self.propagation_policy {
+            value["propagationPolicy"] = json!(policy);
+        }
+        Body::Value { media_type: "application/json", value }
+    }
+}
+
+/// The decoded object of a stored record.
+fn decoded(record: &Record, kind: &Kind) -> Arc<dyn Object> {
+    record.object(|json| {
+        kind::strategy::decode_stored(kind.strategy, json).expect("the store holds what this program encoded")
+    })
+}
+
+fn typed<K: Typed>(record: &Record, kind: &Kind) -> Arc<K> {
+    object::downcast_arc(decoded(record, kind)).expect("a kind's records hold objects of its type")
 }
 
 /// How Events name an object; `field_path` such as `spec.containers{web}` names a part.
@@ -164,7 +300,3 @@ pub fn reference<K: Typed>(object: &K, field_path: Option<String>) -> ObjectRefe
         field_path,
     }
 }
-
-/// Placeholder so that the import stays until the recorder is written.
-#[doc(hidden)]
-pub type RecordedEvent = CoreEvent;

@@ -99,6 +99,27 @@ pub struct Kind {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
+/// Builds `PodList` from `Pod` at compile time.
+struct ListKind<K>(std::marker::PhantomData<K>);
+
+impl<K: k8s_openapi::Resource> ListKind<K> {
+    const BYTES: [u8; 128] = {
+        let (kind, suffix) = (K::KIND.as_bytes(), b"List");
+        let mut bytes = [0; 128];
+        let mut i = 0;
+        while i < kind.len() + suffix.len() {
+            bytes[i] = if i < kind.len() { kind[i] } else { suffix[i - kind.len()] };
+            i += 1;
+        }
+        bytes
+    };
+
+    const NAME: &'static str = match std::str::from_utf8(Self::BYTES.split_at(K::KIND.len() + 4).0) {
+        Ok(name) => name,
+        Err(_) => panic!("two valid texts make a valid one"),
+    };
+}
+
 /// The verbs of an ordinary kind, sorted as discovery wants them.
 pub const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -121,7 +142,7 @@ impl Kind {
             group: <S::Object as k8s_openapi::Resource>::GROUP,
             version: <S::Object as k8s_openapi::Resource>::VERSION,
             kind: <S::Object as k8s_openapi::Resource>::KIND,
-            list_kind: <S::Object as k8s_openapi::ListableResource>::LIST_KIND,
+            list_kind: ListKind::<S::Object>::NAME,
             plural: <S::Object as k8s_openapi::Resource>::URL_PATH_SEGMENT,
             singular,
             short_names: &[],

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 /// A Kubernetes API type that can be a kind: what [`crate::kind::Strategy::Object`] must be.
 pub trait Typed:
-    k8s_openapi::ListableResource
+    k8s_openapi::Resource
     + k8s_openapi::Metadata<Ty = ObjectMeta>
     + Serialize
     + DeserializeOwned
@@ -27,7 +27,7 @@ pub trait Typed:
 }
 
 impl<T> Typed for T where
-    T: k8s_openapi::ListableResource
+    T: k8s_openapi::Resource
         + k8s_openapi::Metadata<Ty = ObjectMeta>
         + Serialize
         + DeserializeOwned

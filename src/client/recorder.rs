@@ -1,0 +1,198 @@
+//! Kubernetes Events on behalf of one component.
+//!
+//! A repeat of an Event raises its `count` and `lastTimestamp` instead of making another
+//! (BEHAVIOURS 9.14). Recording never waits: a bounded queue stands between the component and the
+//! task that writes; when it is full, Events are dropped and counted, because nothing may depend on
+//! them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::Client;
+use crate::clock::Clock;
+
+/// Events that may wait to be written.
+const QUEUE_MAX: usize = 8192;
+/// Events written at the same time, so that they share the store's flushes.
+const IN_FLIGHT_MAX: usize = 64;
+/// Events remembered for their repeats, as in client-go's correlator.
+const REMEMBERED_MAX: usize = 4096;
+
+/// A component's pen; cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Entry>,
+    clock: Clock,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    about: ObjectReference,
+    r#type: &'static str,
+    reason: String,
+    message: String,
+    at: Timestamp,
+}
+
+/// What makes two entries the same Event.
+type Identity = (Option<String>, Option<String>, &'static str, String, String);
+
+impl Recorder {
+    /// `component` is `source.component`, such as `kubelet`; `host` the node, if it is one.
+    /// Starts the task that writes, which ends when the last clone is dropped.
+    #[must_use]
+    pub fn start(client: Client, clock: Clock, component: &str, host: Option<&str>) -> Self {
+        let (queue, entries) = mpsc::channel(QUEUE_MAX);
+        let source = EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) };
+        let writer = Writer { client, source, names: 0, known: HashMap::new(), order: VecDeque::new() };
+        tokio::spawn(writer.run(entries));
+        Self { queue, clock, dropped: Arc::default() }
+    }
+
+    /// Records something expected.
+    pub fn normal(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {
+        self.record(about, "Normal", reason, message.into());
+    }
+
+    /// Records something that went wrong.
+    pub fn warning(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {
+        self.record(about, "Warning", reason, message.into());
+    }
+
+    /// Events lost because the queue was full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn record(&self, about: &ObjectReference, r#type: &'static str, reason: &str, message: String) {
+        let entry =
+            Entry { about: about.clone(), r#type, reason: reason.to_owned(), message, at: self.clock.now() };
+        if self.queue.try_send(entry).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The task that writes what recorders queue.
+struct Writer {
+    client: Client,
+    source: EventSource,
+    /// Nanoseconds used in the last name, so that no two names of this writer are equal.
+    names: i128,
+    /// Name and count of Events written before, by what makes a repeat.
+    known: HashMap<Identity, (String, i32)>,
+    /// The keys of `known`, the longest unused first.
+    order: VecDeque<Identity>,
+}
+
+/// One write to make: a new Event, or the new count of a known one.
+enum Step {
+    Create(Box<Event>),
+    Raise { namespace: String, name: String, count: i32, last: Timestamp, or_else: Box<Event> },
+}
+
+impl Writer {
+    async fn run(mut self, mut entries: mpsc::Receiver<Entry>) {
+        let mut batch = Vec::with_capacity(IN_FLIGHT_MAX);
+        while entries.recv_many(&mut batch, IN_FLIGHT_MAX).await > 0 {
+            // Repeats within a batch are folded, so its writes concern different Events and may
+            // happen side by side.
+            let mut folded: Vec<(Identity, Entry, i32)> = Vec::new();
+            for entry in batch.drain(..) {
+                let identity = entry.identity();
+                match folded.iter_mut().find(|(known, ..)| *known == identity) {
+                    Some((_, last, times)) => {
+                        last.at = entry.at;
+                        *times += 1;
+                    }
+                    None => folded.push((identity, entry, 1)),
+                }
+            }
+            let steps: Vec<Step> = folded
+                .into_iter()
+                .map(|(identity, entry, times)| self.decide(identity, entry, times))
+                .collect();
+            join_all(steps.into_iter().map(|step| write(&self.client, step))).await;
+        }
+    }
+
+    fn decide(&mut self, identity: Identity, entry: Entry, times: i32) -> Step {
+        self.names = (self.names + 1).max(entry.at.as_nanosecond());
+        let event = self.event(&entry, times);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        let namespace = event.metadata.namespace.clone().unwrap_or_default();
+        if let Some((name, count)) = self.known.get_mut(&identity) {
+            *count += times;
+            let (name, count) = (name.clone(), *count);
+            return Step::Raise { namespace, name, count, last: entry.at, or_else: Box::new(event) };
+        }
+        if self.order.len() == REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.order.push_back(identity.clone());
+        self.known.insert(identity, (name, times));
+        Step::Create(Box::new(event))
+    }
+
+    fn event(&self, entry: &Entry, count: i32) -> Event {
+        // Events about cluster-scoped objects live in `default`.
+        let namespace = entry.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let name = format!("{}.{:x}", entry.about.name.as_deref().unwrap_or_default(), self.names);
+        Event {
+            metadata: ObjectMeta { namespace: Some(namespace), name: Some(name), ..ObjectMeta::default() },
+            involved_object: entry.about.clone(),
+            type_: Some(entry.r#type.to_owned()),
+            reason: Some(entry.reason.clone()),
+            message: Some(entry.message.clone()),
+            source: Some(self.source.clone()),
+            reporting_component: self.source.component.clone(),
+            reporting_instance: self.source.host.clone(),
+            first_timestamp: Some(Time(entry.at)),
+            last_timestamp: Some(Time(entry.at)),
+            count: Some(count),
+            ..Event::default()
+        }
+    }
+}
+
+impl Entry {
+    fn identity(&self) -> Identity {
+        (
+            self.about.uid.clone().or_else(|| self.about.name.clone()),
+            self.about.field_path.clone(),
+            self.r#type,
+            self.reason.clone(),
+            self.message.clone(),
+        )
+    }
+}
+
+/// An Event that cannot be written, as in a namespace that is going away, is let go: nothing
+/// depends on it and nobody could mend it.
+async fn write(client: &Client, step: Step) {
+    let failed = match step {
+        Step::Create(event) => client.create(*event).await.err(),
+        Step::Raise { namespace, name, count, last, or_else } => {
+            let patch = json!({ "count": count, "lastTimestamp": Time(last) });
+            match client.merge_patch::<Event>(&namespace, &name, None, patch).await {
+                Err(error) if error.is_not_found() => client.create(*or_else).await.err(),
+                other => other.err(),
+            }
+        }
+    };
+    if let Some(error) = failed {
+        tracing::debug!(%error, "an Event was not written");
+    }
+}
