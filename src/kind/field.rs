@@ -151,7 +151,9 @@ pub fn dns_label(name: &str) -> Vec<String> {
     if name.len() > 63 {
         wrong.push("must be no more than 63 characters".to_owned());
     }
-    if !is_dns_label_text(name) {
+    if name.contains('.') && name.split('.').all(is_dns_label_text) {
+        wrong.push("must not contain dots".to_owned());
+    } else if !is_dns_label_text(name) {
         wrong.push("a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')".to_owned());
     }
     wrong

@@ -6,20 +6,69 @@
 //! folder matches on a kind to find out how to serve it.
 
 pub mod field;
+pub mod metadata;
+mod network;
+pub mod node_selector;
 pub mod object;
 pub mod quantity;
+pub mod resources;
+pub mod selector;
 pub mod strategy;
 pub mod table;
+pub mod taint;
+pub mod validation;
 
+pub mod binding;
 pub mod config_map;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod event;
+pub mod event_v1;
+pub mod lease;
+pub mod limit_range;
+pub mod namespace;
+pub mod node;
+pub mod pod;
+pub mod pod_template;
+pub mod priority_class;
+pub mod resource_quota;
+pub mod runtime_class;
+pub mod secret;
+pub mod service;
+pub mod service_account;
 
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use k8s_openapi::ListableResource;
 use schemars::{Schema, SchemaGenerator};
 
 pub use object::{Encoded, Object, Typed};
 pub use strategy::{AnyStrategy, Strategy};
 
 /// Every built-in kind, in discovery order.
-pub static ALL: &[&Kind] = &[&config_map::KIND];
+pub static ALL: &[&Kind] = &[
+    &binding::KIND,
+    &config_map::KIND,
+    &endpoints::KIND,
+    &event::KIND,
+    &limit_range::KIND,
+    &namespace::KIND,
+    &node::KIND,
+    &pod::KIND,
+    &pod_template::KIND,
+    &resource_quota::KIND,
+    &secret::KIND,
+    &service_account::KIND,
+    &service::KIND,
+    &lease::KIND,
+    &endpoint_slice::KIND,
+    &event_v1::KIND,
+    &runtime_class::KIND,
+    &priority_class::KIND,
+];
 
 /// Where objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +112,9 @@ pub enum Propagation {
     Orphan,
 }
 
+/// Makes another form of an object; panics on one of another type, as strategies do.
+pub type Conversion = fn(&dyn Object) -> Box<dyn Object>;
+
 /// All the server knows of a kind. Built in const context by [`Kind::namespaced`] or
 /// [`Kind::cluster`] and struct update syntax.
 pub struct Kind {
@@ -71,7 +123,7 @@ pub struct Kind {
     pub version: &'static str,
     /// `ConfigMap`
     pub kind: &'static str,
-    /// `ConfigMapList`
+    /// `ConfigMapList`; empty for a kind that cannot be listed.
     pub list_kind: &'static str,
     /// `configmaps`, as in URLs
     pub plural: &'static str,
@@ -91,33 +143,17 @@ pub struct Kind {
     pub unconditional_update: bool,
     pub default_propagation: Propagation,
     /// Another kind whose stored objects these are, under another group: `events.k8s.io` Event is
-    /// stored as core Event. The strategy's `Object` is then the stored type.
+    /// stored as core Event. The strategy's `Object` is then the stored type: its `decode_*` reads
+    /// this kind's form and gives the stored one, and all else works on that. Stored bytes are
+    /// decoded by the strategy of [`Kind::stored_kind`].
     pub stored_as: Option<&'static Kind>,
+    /// With `stored_as`: a stored object in the form that this kind serves. Whoever shows objects to
+    /// a client (bodies, watch events, what a patch is applied to) uses [`Kind::served`].
+    pub from_stored: Option<Conversion>,
     pub columns: &'static [table::Column],
     pub strategy: &'static dyn AnyStrategy,
     /// The schema of one object, with descriptions, for OpenAPI.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
-}
-
-/// Builds `PodList` from `Pod` at compile time.
-struct ListKind<K>(std::marker::PhantomData<K>);
-
-impl<K: k8s_openapi::Resource> ListKind<K> {
-    const BYTES: [u8; 128] = {
-        let (kind, suffix) = (K::KIND.as_bytes(), b"List");
-        let mut bytes = [0; 128];
-        let mut i = 0;
-        while i < kind.len() + suffix.len() {
-            bytes[i] = if i < kind.len() { kind[i] } else { suffix[i - kind.len()] };
-            i += 1;
-        }
-        bytes
-    };
-
-    const NAME: &'static str = match std::str::from_utf8(Self::BYTES.split_at(K::KIND.len() + 4).0) {
-        Ok(name) => name,
-        Err(_) => panic!("two valid texts make a valid one"),
-    };
 }
 
 /// The verbs of an ordinary kind, sorted as discovery wants them.
@@ -127,14 +163,28 @@ pub const ALL_VERBS: &[&str] =
 impl Kind {
     /// An ordinary namespaced kind of `S::Object`; plural and group come from the type.
     #[must_use]
-    pub const fn namespaced<S: Strategy>(strategy: &'static S, singular: &'static str) -> Self {
-        Self::new(strategy, singular, Scope::Namespaced)
+    pub const fn namespaced<S: Strategy>(strategy: &'static S, singular: &'static str) -> Self
+    where
+        S::Object: ListableResource,
+    {
+        let kind = Self::new(strategy, singular, Scope::Namespaced);
+        Self { list_kind: <S::Object as ListableResource>::LIST_KIND, ..kind }
     }
 
     /// An ordinary cluster-scoped kind.
     #[must_use]
-    pub const fn cluster<S: Strategy>(strategy: &'static S, singular: &'static str) -> Self {
-        Self::new(strategy, singular, Scope::Cluster)
+    pub const fn cluster<S: Strategy>(strategy: &'static S, singular: &'static str) -> Self
+    where
+        S::Object: ListableResource,
+    {
+        let kind = Self::new(strategy, singular, Scope::Cluster);
+        Self { list_kind: <S::Object as ListableResource>::LIST_KIND, ..kind }
+    }
+
+    /// A namespaced kind that can only be created: its objects are acted upon, not kept.
+    #[must_use]
+    pub const fn create_only<S: Strategy>(strategy: &'static S, singular: &'static str) -> Self {
+        Self { verbs: &["create"], ..Self::new(strategy, singular, Scope::Namespaced) }
     }
 
     const fn new<S: Strategy>(strategy: &'static S, singular: &'static str, scope: Scope) -> Self {
@@ -142,7 +192,7 @@ impl Kind {
             group: <S::Object as k8s_openapi::Resource>::GROUP,
             version: <S::Object as k8s_openapi::Resource>::VERSION,
             kind: <S::Object as k8s_openapi::Resource>::KIND,
-            list_kind: ListKind::<S::Object>::NAME,
+            list_kind: "",
             plural: <S::Object as k8s_openapi::Resource>::URL_PATH_SEGMENT,
             singular,
             short_names: &[],
@@ -155,6 +205,7 @@ impl Kind {
             unconditional_update: true,
             default_propagation: Propagation::Background,
             stored_as: None,
+            from_stored: None,
             columns: table::NAME_AND_AGE,
             strategy,
             schema: |generator| generator.subschema_for::<S::Object>(),
@@ -181,6 +232,19 @@ impl Kind {
     #[must_use]
     pub fn collection(&self) -> &'static str {
         self.stored_as.map_or(self.plural, |kind| kind.plural)
+    }
+
+    /// The kind as which objects are stored: itself, but for a kind with [`Kind::stored_as`].
+    #[must_use]
+    pub fn stored_kind(&'static self) -> &'static Self {
+        self.stored_as.unwrap_or(self)
+    }
+
+    /// The object as this kind shows it to clients, if that is not how it is stored; its encoding
+    /// then takes the place of the stored bytes.
+    #[must_use]
+    pub fn served(&self, stored: &dyn Object) -> Option<Box<dyn Object>> {
+        self.from_stored.map(|form| form(stored))
     }
 
     #[must_use]
@@ -225,3 +289,6 @@ pub fn by_path(group: &str, version: &str, plural: &str) -> Option<&'static Kind
 fn find(group: &str, version: &str, matches: impl Fn(&Kind) -> bool) -> Option<&'static Kind> {
     ALL.iter().copied().find(|kind| kind.group == group && kind.version == version && matches(kind))
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,10 +130,10 @@ impl<T: Typed> Object for T {
     }
 
     fn encode(&self) -> Encoded {
-        // k8s-openapi writes `apiVersion` first, Kubernetes `kind`: the two swap places, and since
-        // both are fixed per type, so is the place of `metadata`.
-        let theirs = format!(r#"{{"apiVersion":"{}","kind":"{}","metadata":{{"#, T::API_VERSION, T::KIND);
-        let ours = format!(r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"#, T::KIND, T::API_VERSION);
+        // k8s-openapi writes `apiVersion` first, Kubernetes `kind`: the two swap places. The other
+        // members follow by the alphabet, `metadata` among them.
+        let theirs = format!(r#"{{"apiVersion":"{}","kind":"{}","#, T::API_VERSION, T::KIND);
+        let ours = format!(r#"{{"kind":"{}","apiVersion":"{}","#, T::KIND, T::API_VERSION);
         let mut json = Vec::with_capacity(1024);
         let encoded = if self.metadata().resource_version.is_some() {
             let mut bare = self.clone();
@@ -143,9 +143,10 @@ impl<T: Typed> Object for T {
             serde_json::to_writer(&mut json, self)
         };
         encoded.expect("an API type has string keys only and a Vec takes every byte");
-        assert!(json.starts_with(theirs.as_bytes()), "{} encodes apiVersion, kind, metadata first", T::KIND);
+        assert!(json.starts_with(theirs.as_bytes()), "{} encodes apiVersion and kind first", T::KIND);
         json[..ours.len()].copy_from_slice(ours.as_bytes());
-        Encoded { json, revision_at: ours.len() }
+        metadata_first(&mut json[ours.len()..]);
+        Encoded { json, revision_at: ours.len() + METADATA.len() }
     }
 
     fn to_value(&self) -> serde_json::Value {
@@ -169,6 +170,45 @@ impl<T: Typed> Object for T {
     }
 }
 
+/// How the member `metadata` begins; every API type writes one, if an empty one.
+const METADATA: &[u8] = br#""metadata":{"#;
+
+/// Moves the member `metadata` before the others (BEHAVIOURS 2.8), as in `"data":{…},"metadata":{…}`,
+/// in place. `members` is the rest of a JSON object, from its first member on.
+fn metadata_first(members: &mut [u8]) {
+    let mut start = 0;
+    while !members[start..].starts_with(METADATA) {
+        start += member_len(&members[start..]) + 1;
+    }
+    if start > 0 {
+        let len = member_len(&members[start..]);
+        // `a,metadata` turns into `metadata` and `a,`, and then the comma goes to the front of `a`.
+        members[..start + len].rotate_left(start);
+        members[len..start + len].rotate_right(1);
+    }
+}
+
+/// Bytes of the first of these members of a JSON object, up to the comma or brace behind it.
+fn member_len(members: &[u8]) -> usize {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    members
+        .iter()
+        .position(|&byte| {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if in_string => escaped = true,
+                b'"' => in_string = !in_string,
+                _ if in_string => {}
+                b'{' | b'[' => depth += 1,
+                b',' | b'}' if depth == 0 => return true,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            false
+        })
+        .expect("a member of a complete object ends")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +229,22 @@ mod tests {
             std::str::from_utf8(&empty).unwrap(),
             r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"1"}}"#
         );
+    }
+
+    #[test]
+    fn metadata_comes_before_members_that_sort_before_it() {
+        let map: ConfigMap = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "a", "labels": {"x": "}\",{"}},
+            "binaryData": {"b": "AA=="},
+            "data": {"k": "\"metadata\":{\\", "l": "[{,"},
+            "immutable": true,
+        }))
+        .unwrap();
+        let encoded = map.encode();
+        assert_eq!(
+            std::str::from_utf8(&encoded.with_revision(7)).unwrap(),
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"7","labels":{"x":"}\",{"},"name":"a"},"binaryData":{"b":"AA=="},"data":{"k":"\"metadata\":{\\","l":"[{,"},"immutable":true}"#
+        );
+        assert_eq!(serde_json::from_slice::<ConfigMap>(&encoded.json).unwrap(), map);
     }
 }

@@ -93,6 +93,41 @@ impl std::ops::Sub for Amount {
     }
 }
 
+/// The text as Kubernetes writes it back: `1024Mi` is `1Gi`, `0.5` is `500m`, `1000` is `1k`. Stays in
+/// the family of its suffix; finer than a thousandth is rounded up. The error is [`MALFORMED`].
+pub fn canonical(text: &str) -> Result<String, &'static str> {
+    let amount = Amount::parse(text)?.0;
+    let milli = NANOS / 1000;
+    let amount = (amount / milli + if amount % milli == 0 { 0 } else { amount.signum() }) * milli;
+    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
+    // Small and broken binary amounts are written decimally, so that nothing is lost.
+    if suffix.ends_with('i') && amount % NANOS == 0 && amount.abs() >= 1024 * NANOS {
+        let (number, suffix) = in_thousands(amount / NANOS, 1024, &BINARY);
+        return Ok(format!("{number}{suffix}"));
+    }
+    if amount == 0 {
+        return Ok("0".to_owned());
+    }
+    let exponential = suffix.len() > 1 && suffix.starts_with(['e', 'E']) && !suffix.ends_with('i');
+    let (number, suffix) = in_thousands(amount, 1000, if exponential { &EXPONENTS } else { &DECIMAL });
+    Ok(format!("{number}{suffix}"))
+}
+
+const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+/// From billionths up.
+const DECIMAL: [&str; 10] = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+const EXPONENTS: [&str; 10] = ["e-9", "e-6", "e-3", "", "e3", "e6", "e9", "e12", "e15", "e18"];
+
+/// `amount` with the largest suffix that leaves it whole.
+fn in_thousands(mut amount: i128, thousand: i128, suffixes: &[&'static str]) -> (i128, &'static str) {
+    let mut power = 0;
+    while power + 1 < suffixes.len() && amount % thousand == 0 {
+        amount /= thousand;
+        power += 1;
+    }
+    (amount, suffixes[power])
+}
+
 /// The digits as a whole number, and how many of them stand behind the point.
 fn decimal(number: &str) -> Option<(i128, u32)> {
     let (sign, digits) = match number.strip_prefix('-') {
@@ -150,14 +185,34 @@ mod tests {
             ("100u", 1, 1),
             ("-1", -1000, -1),
             ("+.5", 500, 1),
-            (
-                "1E",
-                1_000_000_000_000_000_000_000_i128.min(i128::from(i64::MAX)) as i64,
-                1_000_000_000_000_000_000,
-            ),
+            ("1E", i64::MAX, 1_000_000_000_000_000_000),
         ] {
             let amount = Amount::parse(text).unwrap();
             assert_eq!((amount.millis(), amount.units()), (millis, units), "{text}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_written_in_one_way() {
+        for (text, canonical_text) in [
+            ("0.5", "500m"),
+            ("1000m", "1"),
+            ("1500m", "1500m"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.5Ki", "512"),
+            ("0.1Ki", "102400m"),
+            ("100000", "100k"),
+            ("1000k", "1M"),
+            ("1E", "1E"),
+            ("10e2", "1e3"),
+            ("5e-1", "500e-3"),
+            ("100u", "1m"),
+            ("-2000", "-2k"),
+            ("0Gi", "0"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Ok(canonical_text), "{text}");
+            assert_eq!(canonical(canonical_text).as_deref(), Ok(canonical_text), "{canonical_text}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
 
 use super::field::{Errors, Path};
 use super::object::{Object, Typed};
@@ -10,12 +11,18 @@ use super::table::Cell;
 
 /// The rules of one kind, on its own type. Every method has the answer of a kind without rules.
 ///
-/// Order on create: `set_defaults`, admission, `prepare_create`, `validate`. On update:
+/// Order on create: `set_defaults`, admission, `prepare_create`, `validate`, `validate_create`. On update:
 /// `set_defaults`, admission, `prepare_update`, `validate`, `validate_update`. A status update
 /// calls `prepare_status_update` and `validate_status_update` instead. The generic verbs deal with
 /// `metadata` before and after, so strategies touch and check only what lies beside it.
 pub trait Strategy: Send + Sync + 'static {
     type Object: Typed;
+
+    /// Reads an object as clients write it. Differs only for a kind that is stored as another
+    /// ([`super::Kind::stored_as`]), which converts.
+    fn decode<'de, D: Deserializer<'de>>(&self, decoder: D) -> Result<Self::Object, D::Error> {
+        Self::Object::deserialize(decoder)
+    }
 
     /// Fills what the client left out. Idempotent.
     fn set_defaults(&self, _object: &mut Self::Object) {}
@@ -41,6 +48,9 @@ pub trait Strategy: Send + Sync + 'static {
     }
 
     fn validate(&self, _object: &Self::Object, _errors: &mut Errors) {}
+
+    /// What is asked of new objects only, besides `validate`.
+    fn validate_create(&self, _object: &Self::Object, _errors: &mut Errors) {}
 
     fn validate_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut Errors) {}
 
@@ -89,6 +99,7 @@ pub trait AnyStrategy: Send + Sync {
     fn spec_changed(&self, new: &dyn Object, old: &dyn Object) -> bool;
     fn validate_name(&self, name: &str) -> Vec<String>;
     fn validate(&self, object: &dyn Object) -> Errors;
+    fn validate_create(&self, object: &dyn Object) -> Errors;
     fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Errors;
     fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Errors;
     fn warnings(&self, object: &dyn Object) -> Vec<String>;
@@ -109,7 +120,10 @@ fn of_mut<T: 'static>(object: &mut dyn Object) -> &mut T {
 
 impl<S: Strategy> AnyStrategy for S {
     fn decode_json(&self, json: &[u8]) -> Result<Box<dyn Object>, serde_json::Error> {
-        Ok(Box::new(serde_json::from_slice::<S::Object>(json)?))
+        let mut decoder = serde_json::Deserializer::from_slice(json);
+        let object = self.decode(&mut decoder)?;
+        decoder.end()?;
+        Ok(Box::new(object))
     }
 
     fn decode_json_strict(
@@ -118,14 +132,14 @@ impl<S: Strategy> AnyStrategy for S {
         unknown: &mut dyn FnMut(String),
     ) -> Result<Box<dyn Object>, serde_json::Error> {
         let mut decoder = serde_json::Deserializer::from_slice(json);
-        let object: S::Object =
-            serde_ignored::deserialize(&mut decoder, |path| unknown(Path::of_ignored(&path)))?;
+        let mut ignored = |path: serde_ignored::Path<'_>| unknown(Path::of_ignored(&path));
+        let object = self.decode(serde_ignored::Deserializer::new(&mut decoder, &mut ignored))?;
         decoder.end()?;
         Ok(Box::new(object))
     }
 
     fn decode_value(&self, value: serde_json::Value) -> Result<Box<dyn Object>, serde_json::Error> {
-        Ok(Box::new(serde_json::from_value::<S::Object>(value)?))
+        Ok(Box::new(self.decode(value)?))
     }
 
     fn set_defaults(&self, object: &mut dyn Object) {
@@ -155,6 +169,12 @@ impl<S: Strategy> AnyStrategy for S {
     fn validate(&self, object: &dyn Object) -> Errors {
         let mut errors = Errors::default();
         Strategy::validate(self, of(object), &mut errors);
+        errors
+    }
+
+    fn validate_create(&self, object: &dyn Object) -> Errors {
+        let mut errors = Errors::default();
+        Strategy::validate_create(self, of(object), &mut errors);
         errors
     }
 
@@ -191,7 +211,7 @@ impl<S: Strategy> AnyStrategy for S {
     }
 }
 
-/// Decodes stored bytes, which this program wrote.
+/// Decodes stored bytes, which this program wrote, by the strategy of the stored kind.
 pub fn decode_stored(strategy: &dyn AnyStrategy, json: &[u8]) -> Result<Arc<dyn Object>, serde_json::Error> {
     strategy.decode_json(json).map(Arc::from)
 }

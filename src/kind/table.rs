@@ -47,11 +47,33 @@ pub const fn column(name: &'static str, r#type: &'static str, priority: i32) -> 
     Column { name, r#type, format: "", description: "", priority }
 }
 
+/// A column whose description is that of the field it shows, as upstream has it.
+#[must_use]
+pub const fn described(
+    name: &'static str,
+    r#type: &'static str,
+    priority: i32,
+    description: &'static str,
+) -> Column {
+    Column { name, r#type, format: "", description, priority }
+}
+
 /// The `Age` column.
-pub const AGE: Column = column("Age", "string", 0);
+pub const AGE: Column = described(
+    "Age",
+    "string",
+    0,
+    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+);
 
 /// The table of a kind that says nothing else.
 pub const NAME_AND_AGE: &[Column] = &[NAME, AGE];
+
+/// A count of things.
+#[must_use]
+pub fn count(things: usize) -> Cell {
+    Cell::Number(i64::try_from(things).unwrap_or(i64::MAX))
+}
 
 #[must_use]
 pub fn name_and_age(object: &dyn Object, now: Timestamp) -> Vec<Cell> {
@@ -66,11 +88,13 @@ pub fn name(object: &dyn Object) -> Cell {
 /// Time since creation, `<unknown>` without one.
 #[must_use]
 pub fn age(object: &dyn Object, now: Timestamp) -> Cell {
-    let created = object.metadata().creation_timestamp.as_ref().map(|time| time.0);
-    Cell::Text(created.map_or_else(
-        || "<unknown>".to_owned(),
-        |created| human_duration(now.duration_since(created).as_secs()),
-    ))
+    Cell::Text(since(object.metadata().creation_timestamp.as_ref().map(|time| time.0), now))
+}
+
+/// Time since `then`, `<unknown>` without one.
+#[must_use]
+pub fn since(then: Option<Timestamp>, now: Timestamp) -> String {
+    then.map_or_else(|| "<unknown>".to_owned(), |then| human_duration(now.duration_since(then).as_secs()))
 }
 
 /// Kubernetes' short form of a length of time, as apimachinery `duration.HumanDuration` gives it:
