@@ -3,13 +3,63 @@
 //! The store knows keys, revisions and metadata, not kinds. State is an index over an append-only
 //! history; one commit point assigns revisions, and a list and the watch that continues it leave
 //! no gap.
+//!
+//! The path of a write: `plan` checks a transaction against what is there and gives its writes their
+//! revisions. In memory the committing task does so itself under the lock of `state`. In a durable
+//! store a thread (`committer`) takes everything that waits, writes it to the newest `segment` as one
+//! piece, flushes once, and only then applies, publishes and acknowledges it.
+//!
+//! The path of a read: `state` answers what is now; `feed` keeps the newest events of each collection
+//! and serves watches from them by position, so that a commit costs the same however many watch; `past`
+//! reads older revisions from the files.
+//!
+//! The files of a durable store (`directory` names them, `format` says what is in them):
+//!
+//! ```text
+//! lock                        held while a process has the store open
+//! 00000000000000000000.log    a segment: the transactions after the revision that names it
+//! 00000000000000041973.snap   a snapshot: every object at the revision that names it
+//! 00000000000000041973.log    the segment that goes on from there
+//! ```
+//!
+//! State is the newest snapshot and the segments from there on; what is older is history, dropped
+//! oldest first once it exceeds [`Options::history_bytes`].
+//!
+//! Single look-ups go through the same ordered index as lists. A concurrent hash map beside it would
+//! cost a second insertion for each write and some 60 bytes for each object, and two look-ups could
+//! see one transaction half done.
+
+mod committer;
+mod directory;
+mod feed;
+mod format;
+mod past;
+mod plan;
+mod record;
+mod recover;
+mod segment;
+mod snapshot;
+mod state;
+mod watch;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bytes::Bytes;
+use tokio::sync::Notify;
 
 use crate::kind::{Encoded, Object};
+
+use committer::Committer;
+use directory::Directory;
+use plan::Plan;
+use state::State;
+
+pub use record::Record;
+pub use watch::Watch;
 
 /// Numbers every write of every kind; the first is 1.
 pub type Revision = u64;
@@ -22,33 +72,6 @@ pub struct Key {
     /// Empty for cluster-scoped objects.
     pub namespace: Arc<str>,
     pub name: Arc<str>,
-}
-
-/// One object at one revision. Immutable; shared by history, watchers and readers.
-pub struct Record {
-    pub key: Key,
-    /// The revision that wrote this content.
-    pub revision: Revision,
-    /// The revision that created the object.
-    pub created: Revision,
-    /// Complete JSON, `resourceVersion` included: GET, LIST and watches send just these bytes.
-    pub json: Bytes,
-    object: OnceLock<Arc<dyn Object>>,
-}
-
-impl std::fmt::Debug for Record {
-    /// Without the content, which may be a Secret's.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Record({:?} at {})", self.key, self.revision)
-    }
-}
-
-impl Record {
-    /// The decoded object, whose `resourceVersion` is this revision. `decode` is called at most once
-    /// in the record's life, and not at all for one committed by this process.
-    pub fn object(&self, decode: impl FnOnce(&[u8]) -> Arc<dyn Object>) -> Arc<dyn Object> {
-        self.object.get_or_init(|| decode(&self.json)).clone()
-    }
 }
 
 /// What must hold of a key for a transaction to happen.
@@ -149,90 +172,280 @@ pub struct Options {
 /// The history kept on disk unless told otherwise: 256 MiB.
 pub const HISTORY_BYTES_DEFAULT: u64 = 256 << 20;
 
-/// A cheap handle to the one store of a cluster.
-#[derive(Clone)]
-pub struct Store(Arc<()>);
+/// Sizes at which the store acts. The defaults are meant for everyone; tests use tiny ones.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Events kept in memory for watches and reads a little in the past.
+    pub window_events: usize,
+    /// Bytes of JSON that those events may hold.
+    pub window_bytes: usize,
+    /// A segment of the log ends once it is this long and longer than all that is stored, so that
+    /// snapshots cost no more than the log itself.
+    pub segment_bytes: u64,
+    /// Disk space is taken in steps of this size, ahead of the log's end.
+    pub step_bytes: u64,
+}
 
-/// A stream of the changes of a range, from one revision on, without a gap.
-pub struct Watch(());
+impl Limits {
+    /// 32 MiB of log at most are read at start beyond a snapshot of the same size, some tenths of a
+    /// second. The window holds a few seconds of a busy cluster.
+    pub const DURABLE: Self = Self {
+        window_events: 32 << 10,
+        window_bytes: 16 << 20,
+        segment_bytes: 32 << 20,
+        step_bytes: 8 << 20,
+    };
+
+    /// Nothing is behind this window, so it is larger.
+    pub const EPHEMERAL: Self = Self { window_events: 128 << 10, window_bytes: 64 << 20, ..Self::DURABLE };
+}
+
+/// A cheap handle to the one store of a cluster. The last one to go closes it.
+#[derive(Clone)]
+pub struct Store(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    /// `None` in memory.
+    durable: Option<Durable>,
+}
+
+struct Durable {
+    directory: Arc<Directory>,
+    committer: Committer,
+}
+
+/// What readers, watchers and committers share.
+struct Shared {
+    state: RwLock<State>,
+    /// The newest revision that is applied; only ever the last of a transaction.
+    visible: AtomicU64,
+    /// Told whenever `visible` moves.
+    moved: Notify,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    fn new(state: State) -> Arc<Self> {
+        let visible = AtomicU64::new(state.revision());
+        Arc::new(Self {
+            state: RwLock::new(state),
+            visible,
+            moved: Notify::new(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        // Whoever panicked held the state whole: writers apply what was checked before.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn revision(&self) -> Revision {
+        self.visible.load(Ordering::Acquire)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Makes whole transactions visible: to readers under the lock, then to those who wait.
+    fn publish(&self, mut state: RwLockWriteGuard<'_, State>, events: Vec<Event>) {
+        let applied = state.apply(events);
+        self.visible.store(state.revision(), Ordering::Release);
+        drop(state);
+        applied.announce();
+        self.moved.notify_waiters();
+    }
+
+    fn end_watches(&self) {
+        self.closed.store(true, Ordering::Release);
+        for feed in self.read().feeds() {
+            feed.wake_all();
+        }
+    }
+}
+
+/// The bytes that one transaction may hold, well above what the API lets through.
+const TRANSACTION_BYTES_MAX: usize = 256 << 20;
 
 impl Store {
     /// A store in memory; commits are applied by the committing task itself.
     #[must_use]
     pub fn ephemeral() -> Self {
-        todo!()
+        Self::ephemeral_with(&Limits::EPHEMERAL)
+    }
+
+    /// As [`Store::ephemeral`], with a window of another size.
+    #[must_use]
+    pub fn ephemeral_with(limits: &Limits) -> Self {
+        Self(Arc::new(Handle { shared: Shared::new(State::new(limits)), durable: None }))
     }
 
     /// Opens or creates a durable store; recovers everything that was acknowledged.
-    pub fn open(_options: &Options) -> Result<Self, OpenError> {
-        todo!()
+    ///
+    /// Its commits wait for a thread, so it is not for virtual time.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        Self::open_with(options, &Limits::DURABLE)
+    }
+
+    /// As [`Store::open`], with other sizes.
+    pub fn open_with(options: &Options, limits: &Limits) -> Result<Self, OpenError> {
+        let recovered = recover::open(&options.directory, limits)?;
+        let shared = Shared::new(recovered.state);
+        let directory = Arc::new(recovered.directory);
+        let committer = Committer::start(committer::Parts {
+            shared: shared.clone(),
+            directory: directory.clone(),
+            segment: recovered.segment,
+            limits: limits.clone(),
+            history_bytes: options.history_bytes,
+        })
+        .map_err(|source| OpenError::Io { path: options.directory.clone(), source })?;
+        Ok(Self(Arc::new(Handle { shared, durable: Some(Durable { directory, committer }) })))
     }
 
     /// All of `writes` or none, in order, each with a revision of its own, the next in the sequence.
     /// Returns once durable, with the new records (for deletions the last content at the deletion's
-    /// revision; `None` for [`Change::Nothing`]).
-    pub async fn commit(&self, _writes: Vec<Write>) -> Result<Vec<Option<Arc<Record>>>, CommitError> {
-        todo!()
+    /// revision; `None` for [`Change::Nothing`], and for the deletion of what is not there).
+    ///
+    /// A key may occur more than once; each expectation is about what the writes before it left. A
+    /// caller that stops waiting does not undo the commit.
+    pub async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Option<Arc<Record>>>, CommitError> {
+        let bytes: usize = writes.iter().map(Write::bytes).sum();
+        if bytes > TRANSACTION_BYTES_MAX {
+            let what = format!("a transaction of {bytes} bytes exceeds {TRANSACTION_BYTES_MAX}");
+            return Err(unwritable(std::io::ErrorKind::InvalidInput, what));
+        }
+        if let Some(durable) = &self.0.durable {
+            return durable.committer.commit(writes).await;
+        }
+        // Such a commit never waits for anything, so a loop of them would starve those who watch.
+        tokio::task::consume_budget().await;
+        if self.0.shared.is_closed() {
+            return Err(closed());
+        }
+        let state = self.0.shared.write();
+        let mut plan = Plan::new(&state, writes.len() > 1);
+        let records = plan.add(&state, writes)?;
+        let events = plan.into_events();
+        if !events.is_empty() {
+            self.0.shared.publish(state, events);
+        }
+        Ok(records)
     }
 
     /// The newest revision that readers can see.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        todo!()
+        self.0.shared.revision()
     }
 
     /// Returns once [`Store::revision`] is at least `revision`.
-    pub async fn reached(&self, _revision: Revision) {
-        todo!()
+    pub async fn reached(&self, revision: Revision) {
+        while self.revision() < revision {
+            let moved = self.0.shared.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if self.revision() >= revision {
+                break;
+            }
+            moved.await;
+        }
     }
 
     #[must_use]
-    pub fn get(&self, _key: &Key) -> Option<Arc<Record>> {
-        todo!()
+    pub fn get(&self, key: &Key) -> Option<Arc<Record>> {
+        self.0.shared.read().get(key).cloned()
     }
 
     /// The range as it is now, from the first key after `after` (namespace, name) on, at most `max`
     /// records of those that `keep` accepts. (Paging with selectors must fill its pages.)
+    ///
+    /// `keep` must not use the store, whose lock may be held.
     #[must_use]
     pub fn list(
         &self,
-        _range: &Range,
-        _after: Option<(&str, &str)>,
-        _max: Option<usize>,
-        _keep: &dyn Fn(&Record) -> bool,
+        range: &Range,
+        after: Option<(&str, &str)>,
+        max: Option<usize>,
+        keep: &dyn Fn(&Record) -> bool,
     ) -> Listing {
-        todo!()
+        state::list(&self.0.shared, range, after, max, keep)
     }
 
     /// As [`Store::list`], at a past revision. Reads the history, so it is slower.
-    pub async fn list_at(&self, _revision: Revision, _range: &Range) -> Result<Listing, ReadError> {
-        todo!()
+    pub async fn list_at(&self, revision: Revision, range: &Range) -> Result<Listing, ReadError> {
+        self.page_at(revision, range, None, None, &|_| true).await
+    }
+
+    /// A page at a past revision: [`Store::list`]'s arguments, [`Store::list_at`]'s meaning.
+    pub async fn page_at(
+        &self,
+        revision: Revision,
+        range: &Range,
+        after: Option<(&str, &str)>,
+        max: Option<usize>,
+        keep: &(dyn Fn(&Record) -> bool + Sync),
+    ) -> Result<Listing, ReadError> {
+        past::list(&self.0.shared, self.directory(), revision, past::Page { range, after, max, keep }).await
     }
 
     /// Everything that happened in `range` after `from`.
-    pub async fn watch(&self, _range: Range, _from: Revision) -> Result<Watch, ReadError> {
-        todo!()
+    ///
+    /// Starts in memory if it can. Otherwise it reads the files until it has caught up.
+    pub async fn watch(&self, range: Range, from: Revision) -> Result<Watch, ReadError> {
+        Watch::start(self.0.shared.clone(), self.directory().cloned(), range, from).await
     }
 
-    /// Flushes, stops the commit thread and releases the directory.
+    /// Flushes, stops the commit thread and releases the directory. Watches end once they have given
+    /// what was committed; later commits are refused, reads go on from memory.
     pub fn close(&self) {
-        todo!()
+        self.0.close();
+    }
+
+    fn directory(&self) -> Option<&Arc<Directory>> {
+        self.0.durable.as_ref().map(|durable| &durable.directory)
     }
 }
 
-impl Watch {
-    /// The next changes, at least one, in order: all that are ready, so that a busy watcher takes a
-    /// batch at a time. Also given: the newest revision this watcher has now seen everything up to.
-    /// `None` once the store is closed or the watcher fell so far behind that it was cut off (it
-    /// resumes by revision).
-    pub async fn next(&mut self) -> Option<Vec<Event>> {
-        todo!()
+impl Handle {
+    fn close(&self) {
+        if let Some(durable) = &self.durable {
+            durable.committer.stop();
+        }
+        self.shared.end_watches();
     }
+}
 
-    /// The revision up to which this watcher has been given everything; also moves when other
-    /// ranges change, which is what bookmarks are for.
-    #[must_use]
-    pub fn progress(&self) -> Revision {
-        todo!()
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
     }
+}
+
+impl Write {
+    /// About what it takes in the log.
+    fn bytes(&self) -> usize {
+        let json = match &self.change {
+            Change::Put { encoded, .. } => encoded.json.len(),
+            Change::Delete | Change::Nothing => 0,
+        };
+        json + self.key.namespace.len() + self.key.name.len() + 128
+    }
+}
+
+fn unwritable(
+    kind: std::io::ErrorKind,
+    what: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> CommitError {
+    CommitError::Unwritable(Arc::new(std::io::Error::new(kind, what)))
+}
+
+fn closed() -> CommitError {
+    unwritable(std::io::ErrorKind::NotConnected, "the store is closed")
 }

@@ -1,0 +1,318 @@
+//! Reading at past revisions: from the window if it reaches so far, else from the files.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use super::directory::Directory;
+use super::feed::Chunk;
+use super::format::{self, Contents, KeyText, LogFrame};
+use super::recover::{Keys, SnapshotError, read_snapshot};
+use super::segment::{Found, Reader};
+use super::{Listing, Range, ReadError, Record, Revision, Shared};
+
+/// What of a range is wanted, as [`super::Store::list`] has it.
+pub(super) struct Page<'a> {
+    pub(super) range: &'a Range,
+    pub(super) after: Option<(&'a str, &'a str)>,
+    pub(super) max: Option<usize>,
+    pub(super) keep: &'a (dyn Fn(&Record) -> bool + Sync),
+}
+
+/// [`super::Store::page_at`].
+pub(super) async fn list(
+    shared: &Arc<Shared>,
+    directory: Option<&Arc<Directory>>,
+    revision: Revision,
+    page: Page<'_>,
+) -> Result<Listing, ReadError> {
+    let current = shared.revision();
+    if revision > current {
+        return Err(ReadError::Future { asked: revision, current });
+    }
+    let evicted = match undo(shared, revision, &page) {
+        Ok(listing) => return Ok(listing),
+        Err(evicted) => evicted,
+    };
+    let Some(directory) = directory else {
+        return Err(ReadError::Expired { asked: revision, oldest: evicted });
+    };
+    let (shared, directory, range) = (shared.clone(), directory.clone(), page.range.clone());
+    let past = blocking(move || Past::open(shared, directory, range, revision)).await??;
+    let mut records = past.into_records();
+    records.retain(|record| page.after.is_none_or(|after| position(record) > after) && (page.keep)(record));
+    records.truncate(page.max.unwrap_or(usize::MAX));
+    Ok(Listing { revision, records })
+}
+
+/// Runs what waits for the disk where that delays nobody.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ReadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| unreadable(io::Error::other(error)))
+}
+
+fn unreadable(error: io::Error) -> ReadError {
+    ReadError::Unreadable(Arc::new(error))
+}
+
+fn position(record: &Record) -> (&str, &str) {
+    (&record.key.namespace, &record.key.name)
+}
+
+/// The page as the window tells it: what is now, without what happened since. If the window does not
+/// reach so far, the revision from which on it does.
+fn undo(shared: &Shared, revision: Revision, page: &Page<'_>) -> Result<Listing, Revision> {
+    let state = shared.read();
+    let chunks = match state.known_feed(page.range.collection) {
+        Some(feed) => feed.since(revision, state.revision()).ok_or(feed.evicted())?,
+        None if revision < state.opened_at() => return Err(state.opened_at()),
+        None => Vec::new(),
+    };
+    let undone = before(&chunks, revision, page);
+    let mut records: Vec<_> = {
+        let is_same = |record: &&Arc<Record>| !undone.contains_key(&position(record));
+        let now = state.range(page.range, page.after).filter(is_same);
+        let merged = merge(now, undone.values().copied().flatten());
+        match page.max {
+            Some(max) => merged.filter(|record| (page.keep)(record)).take(max).cloned().collect(),
+            None => merged.cloned().collect(),
+        }
+    };
+    drop(state);
+    if page.max.is_none() {
+        // Judging records can be slow, so it is done without the lock.
+        records.retain(|record| (page.keep)(record));
+    }
+    Ok(Listing { revision, records })
+}
+
+/// Both in key order.
+fn merge<'a>(
+    a: impl Iterator<Item = &'a Arc<Record>>,
+    b: impl Iterator<Item = &'a Arc<Record>>,
+) -> impl Iterator<Item = &'a Arc<Record>> {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    std::iter::from_fn(move || match (a.peek(), b.peek()) {
+        (Some(x), Some(y)) if position(y) < position(x) => b.next(),
+        (Some(_), _) => a.next(),
+        (None, _) => b.next(),
+    })
+}
+
+/// What the keys of the page that changed after `revision` held then.
+fn before<'a>(
+    chunks: &'a [Chunk],
+    revision: Revision,
+    page: &Page<'_>,
+) -> BTreeMap<(&'a str, &'a str), Option<&'a Arc<Record>>> {
+    let mut before = BTreeMap::new();
+    for event in chunks.iter().flat_map(|chunk| chunk.iter()).filter(|event| event.revision > revision) {
+        let position = position(&event.record);
+        let in_page = page.range.namespace.as_deref().is_none_or(|namespace| namespace == position.0)
+            && page.after.is_none_or(|after| position > after);
+        if in_page {
+            before.entry(position).or_insert(event.previous.as_ref());
+        }
+    }
+    before
+}
+
+/// A range at a past revision, moving forward through the files.
+pub(super) struct Past {
+    shared: Arc<Shared>,
+    directory: Arc<Directory>,
+    range: Range,
+    asked: Revision,
+    at: Revision,
+    records: BTreeMap<(Arc<str>, Arc<str>), Arc<Record>>,
+    keys: Keys,
+    segment: Revision,
+    reader: Reader,
+    /// What is not yet applied of the transaction that was read last.
+    steps: VecDeque<Step>,
+    /// The last revision of that transaction.
+    read_to: Revision,
+}
+
+/// A change of one object: what it became, what it was.
+pub(super) struct Step {
+    pub(super) revision: Revision,
+    position: (Arc<str>, Arc<str>),
+    /// `None` if it was deleted.
+    pub(super) record: Option<Arc<Record>>,
+}
+
+impl Past {
+    /// The range as it was at `revision`, which must have happened. Waits for the disk.
+    pub(super) fn open(
+        shared: Arc<Shared>,
+        directory: Arc<Directory>,
+        range: Range,
+        revision: Revision,
+    ) -> Result<Self, ReadError> {
+        let expired = || expired(&shared, &directory, revision);
+        let catalog = directory.catalog();
+        let base = catalog.base(revision).ok_or_else(expired)?;
+        let mut keys = Keys::default();
+        let mut records = BTreeMap::new();
+        if catalog.snapshots.contains_key(&base) {
+            let path = directory.file(Contents::Snapshot, base);
+            let in_range = |key: &KeyText<'_>| is_in(&range, key);
+            let result = read_snapshot(&path, in_range, |key, revision, content| {
+                let record = content.record(keys.key(&key), revision)?;
+                records.insert((record.key.namespace.clone(), record.key.name.clone()), record);
+                Some(())
+            });
+            match result {
+                Ok(()) => {}
+                Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(expired());
+                }
+                Err(SnapshotError::Io(error)) => return Err(unreadable(error)),
+                Err(SnapshotError::Damaged { offset, what }) => {
+                    return Err(damaged(&directory, Contents::Snapshot, base, offset, what));
+                }
+            }
+        }
+        let reader = open_segment(&shared, &directory, base, revision)?;
+        let mut past = Self {
+            shared,
+            directory,
+            range,
+            asked: revision,
+            at: base,
+            records,
+            keys,
+            segment: base,
+            reader,
+            steps: VecDeque::new(),
+            read_to: base,
+        };
+        past.advance(revision, |_, _| true)?;
+        Ok(past)
+    }
+
+    /// The revision up to which everything was told.
+    pub(super) fn at(&self) -> Revision {
+        self.at
+    }
+
+    /// Moves on to `until`, which must have happened, telling `take` of each change and what was there
+    /// before it, as long as it says true. Waits for the disk.
+    pub(super) fn advance(
+        &mut self,
+        until: Revision,
+        mut take: impl FnMut(Step, Option<Arc<Record>>) -> bool,
+    ) -> Result<(), ReadError> {
+        while self.at < until {
+            while let Some(step) = self.steps.pop_front_if(|step| step.revision <= until) {
+                self.at = step.revision;
+                let previous = match &step.record {
+                    Some(record) => self.records.insert(step.position.clone(), record.clone()),
+                    None => self.records.remove(&step.position),
+                };
+                if !take(step, previous) {
+                    return Ok(());
+                }
+            }
+            self.at = self.read_to.min(until).max(self.at);
+            if self.at < until {
+                self.read_transaction()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn into_records(self) -> Vec<Arc<Record>> {
+        let state = self.shared.read();
+        self.records.into_values().map(|record| present(&state, record)).collect()
+    }
+
+    fn read_transaction(&mut self) -> Result<(), ReadError> {
+        let offset = self.reader.offset();
+        let damaged = |what| damaged(&self.directory, Contents::Log, self.segment, offset, what);
+        let (first, writes) = match self.reader.next().map_err(unreadable)? {
+            Found::Frame(payload) => match format::parse_log(payload) {
+                Some(LogFrame::Transaction { first, writes }) => (first, writes),
+                Some(LogFrame::Closed) => return Ok(()),
+                None => return Err(damaged("a frame makes no sense")),
+            },
+            Found::End if self.segment == self.at => {
+                return Err(damaged("the log ends before what was asked for"));
+            }
+            Found::End => {
+                self.reader = open_segment(&self.shared, &self.directory, self.at, self.asked)?;
+                self.segment = self.at;
+                return Ok(());
+            }
+            Found::Bad(what) => return Err(damaged(what)),
+        };
+        if first != self.at + 1 {
+            return Err(damaged("revisions are missing"));
+        }
+        self.read_to = self.at + format::to_u64(writes.len());
+        let state = self.shared.read();
+        for write in writes.into_iter().filter(|write| is_in(&self.range, &write.key)) {
+            let key = self.keys.key(&write.key);
+            let position = (key.namespace.clone(), key.name.clone());
+            let record = match write.put {
+                Some(content) => {
+                    let record = content.record(key, write.revision);
+                    let record =
+                        record.ok_or_else(|| damaged("an object's bytes do not carry its revision"))?;
+                    Some(present(&state, record))
+                }
+                None => None,
+            };
+            self.steps.push_back(Step { revision: write.revision, position, record });
+        }
+        Ok(())
+    }
+}
+
+/// The stored record, if it is the same: it may be decoded, and is there anyway.
+fn present(state: &super::State, record: Arc<Record>) -> Arc<Record> {
+    match state.get(&record.key) {
+        Some(stored) if stored.revision == record.revision => stored.clone(),
+        Some(_) | None => record,
+    }
+}
+
+fn is_in(range: &Range, key: &KeyText<'_>) -> bool {
+    key.collection == range.collection
+        && range.namespace.as_deref().is_none_or(|namespace| namespace == key.namespace)
+}
+
+fn open_segment(
+    shared: &Shared,
+    directory: &Directory,
+    base: Revision,
+    asked: Revision,
+) -> Result<Reader, ReadError> {
+    match Reader::open(&directory.file(Contents::Log, base)) {
+        Ok(reader) => Ok(reader),
+        // Dropped between two looks.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(expired(shared, directory, asked)),
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+fn expired(shared: &Shared, directory: &Directory, asked: Revision) -> ReadError {
+    let oldest = directory.catalog().oldest().unwrap_or(shared.revision());
+    ReadError::Expired { asked, oldest }
+}
+
+fn damaged(
+    directory: &Directory,
+    contents: Contents,
+    revision: Revision,
+    offset: u64,
+    what: &str,
+) -> ReadError {
+    let path = directory.file(contents, revision);
+    unreadable(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{} at byte {offset}: {what}", path.display()),
+    ))
+}

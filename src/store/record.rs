@@ -1,0 +1,113 @@
+//! One object at one revision.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::{Key, Revision};
+use crate::kind::{Encoded, Object};
+
+/// How the member that carries the revision begins, as [`Encoded::with_revision`] writes it.
+const MEMBER: &[u8] = b"\"resourceVersion\":\"";
+
+/// One object at one revision. Immutable; shared by history, watchers and readers.
+pub struct Record {
+    pub key: Key,
+    /// The revision that wrote this content.
+    pub revision: Revision,
+    /// The revision that created the object.
+    pub created: Revision,
+    /// Complete JSON, `resourceVersion` included: GET, LIST and watches send just these bytes.
+    pub json: Bytes,
+    /// Where in `json` the `resourceVersion` member begins.
+    revision_at: usize,
+    object: OnceLock<Arc<dyn Object>>,
+    /// The same content, decoded, at another revision: cheaper to copy than to decode again.
+    origin: Option<Arc<dyn Object>>,
+}
+
+impl std::fmt::Debug for Record {
+    /// Without the content, which may be a Secret's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Record({:?} at {})", self.key, self.revision)
+    }
+}
+
+impl Record {
+    /// The decoded object, whose `resourceVersion` is this revision. `decode` is called at most once
+    /// in the record's life, and not at all for one committed by this process.
+    pub fn object(&self, decode: impl FnOnce(&[u8]) -> Arc<dyn Object>) -> Arc<dyn Object> {
+        let make = || match &self.origin {
+            Some(origin) => at_revision(origin.clone_object(), self.revision),
+            None => decode(&self.json),
+        };
+        self.object.get_or_init(make).clone()
+    }
+
+    /// The same content with another revision in it, as watches tell of an object that is gone or has
+    /// left what they select: at the revision when it went.
+    #[must_use]
+    pub fn with_revision(&self, revision: Revision) -> Arc<Self> {
+        let digits_at = self.revision_at + MEMBER.len();
+        let digits_end = digits_at + self.revision.to_string().len();
+        let digits = revision.to_string();
+        let mut json = Vec::with_capacity(digits_at + digits.len() + self.json.len() - digits_end);
+        json.extend_from_slice(&self.json[..digits_at]);
+        json.extend_from_slice(digits.as_bytes());
+        json.extend_from_slice(&self.json[digits_end..]);
+        Arc::new(Self {
+            key: self.key.clone(),
+            revision,
+            created: self.created,
+            json: json.into(),
+            revision_at: self.revision_at,
+            object: OnceLock::new(),
+            origin: self.object.get().or(self.origin.as_ref()).cloned(),
+        })
+    }
+
+    /// A new record, as a commit makes it.
+    pub(super) fn commit(
+        key: Key,
+        revision: Revision,
+        created: Revision,
+        object: Box<dyn Object>,
+        encoded: &Encoded,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            revision,
+            created,
+            json: encoded.with_revision(revision),
+            revision_at: encoded.revision_at,
+            object: OnceLock::from(at_revision(object, revision)),
+            origin: None,
+        })
+    }
+
+    /// A record as a file has it; `None` if the JSON does not carry the revision where it should.
+    pub(super) fn stored(
+        key: Key,
+        revision: Revision,
+        created: Revision,
+        json: Bytes,
+        revision_at: usize,
+    ) -> Option<Arc<Self>> {
+        let digits =
+            json.get(revision_at..)?.strip_prefix(MEMBER)?.strip_prefix(revision.to_string().as_bytes())?;
+        if digits.first() != Some(&b'"') {
+            return None;
+        }
+        let (object, origin) = (OnceLock::new(), None);
+        Some(Arc::new(Self { key, revision, created, json, revision_at, object, origin }))
+    }
+
+    pub(super) fn revision_at(&self) -> usize {
+        self.revision_at
+    }
+}
+
+fn at_revision(mut object: Box<dyn Object>, revision: Revision) -> Arc<dyn Object> {
+    object.metadata_mut().resource_version = Some(revision.to_string());
+    object.into()
+}

@@ -1,0 +1,286 @@
+//! Opening a data directory: everything that was acknowledged, or the reason why not.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::directory::{Catalog, Directory};
+use super::format::{self, Contents, FORMAT, HeaderError, KeyText, LogFrame, Logged, SnapshotFrame};
+use super::segment::{Found, Reader, Segment};
+use super::state::State;
+use super::{Key, Limits, OpenError, Revision};
+
+pub(super) struct Recovered {
+    pub(super) state: State,
+    pub(super) directory: Directory,
+    pub(super) segment: Segment,
+}
+
+/// Opens `path`, creating it if there is nothing.
+///
+/// Reads what the state needs, the newest snapshot and the log from there on. Of the older history only
+/// the headers are checked.
+pub(super) fn open(path: &Path, limits: &Limits) -> Result<Recovered, OpenError> {
+    let directory = Directory::hold(path)?;
+    let catalog = directory.catalog();
+    check_headers(path, &directory, &catalog)?;
+    let mut state = State::new(limits);
+    if catalog.segments.is_empty() && catalog.snapshots.is_empty() {
+        let segment = directory
+            .create_segment(0, limits.step_bytes)
+            .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        return Ok(Recovered { state, directory, segment });
+    }
+    let Some(base) = catalog.base(Revision::MAX) else {
+        let first = catalog.segments.keys().next().copied().unwrap_or_default();
+        let what = "the snapshot that it goes on from is missing";
+        return Err(damaged(directory.file(Contents::Log, first), 0, what));
+    };
+    let mut keys = Keys::default();
+    if catalog.snapshots.contains_key(&base) {
+        load_snapshot(directory.file(Contents::Snapshot, base), &mut state, &mut keys)?;
+    }
+    let mut revision = base;
+    let mut segment = None;
+    let newest = catalog.segments.keys().next_back().copied().unwrap_or_default();
+    for start in catalog.segments.range(base..).map(|(start, _)| *start) {
+        let path = directory.file(Contents::Log, start);
+        if start != revision {
+            let what = format!("it goes on from revision {start}, but what is before it ends at {revision}");
+            return Err(damaged(path, 0, what));
+        }
+        let mut replay = Replay { path: &path, state: &mut state, keys: &mut keys, revision };
+        if start == newest {
+            segment = Some(replay.newest(limits)?);
+        } else {
+            replay.sealed()?;
+        }
+        revision = replay.revision;
+    }
+    let Some(segment) = segment else {
+        return Err(damaged(directory.file(Contents::Log, base), 0, "the file is missing"));
+    };
+    state.opened(revision);
+    Ok(Recovered { state, directory, segment })
+}
+
+fn check_headers(path: &Path, directory: &Directory, catalog: &Catalog) -> Result<(), OpenError> {
+    let logs = catalog.segments.keys().map(|at| (Contents::Log, *at));
+    for (contents, at) in logs.chain(catalog.snapshots.keys().map(|at| (Contents::Snapshot, *at))) {
+        let file = directory.file(contents, at);
+        let read = Reader::open(&file).and_then(|mut reader| reader.header());
+        let header = read.map_err(|source| OpenError::Io { path: file.clone(), source })?;
+        let Some(header) = header else { return Err(damaged(file, 0, "the header is cut short")) };
+        match format::check_header(&header, contents, at) {
+            Ok(()) => {}
+            Err(HeaderError::Newer(found)) => {
+                return Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT });
+            }
+            Err(HeaderError::Damaged(what)) => return Err(damaged(file, 0, what)),
+        }
+    }
+    Ok(())
+}
+
+fn damaged(path: PathBuf, offset: u64, what: impl Into<String>) -> OpenError {
+    OpenError::Damaged { path, offset, what: what.into() }
+}
+
+fn load_snapshot(path: PathBuf, state: &mut State, keys: &mut Keys) -> Result<(), OpenError> {
+    let result = read_snapshot(
+        &path,
+        |_| true,
+        |key, revision, content| {
+            let key = keys.key(&key);
+            content.record(key, revision).map(|record| state.insert(record))
+        },
+    );
+    result.map_err(|error| match error {
+        SnapshotError::Damaged { offset, what } => damaged(path, offset, what),
+        SnapshotError::Io(source) => OpenError::Io { path, source },
+    })
+}
+
+#[derive(Debug)]
+pub(super) enum SnapshotError {
+    Damaged { offset: u64, what: &'static str },
+    Io(io::Error),
+}
+
+impl From<io::Error> for SnapshotError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Hands the records of a snapshot that `wanted` accepts to `take`, which gives `None` for one that
+/// makes no sense.
+pub(super) fn read_snapshot(
+    path: &Path,
+    wanted: impl Fn(&KeyText<'_>) -> bool,
+    mut take: impl FnMut(KeyText<'_>, Revision, format::Content<'_>) -> Option<()>,
+) -> Result<(), SnapshotError> {
+    let mut reader = Reader::open(path)?;
+    let mut seen = 0;
+    loop {
+        let offset = reader.offset();
+        let damaged = |what| Err(SnapshotError::Damaged { offset, what });
+        match reader.next()? {
+            Found::Frame(payload) => match format::parse_snapshot(payload) {
+                Some(SnapshotFrame::Records(records)) => {
+                    seen += format::to_u64(records.len());
+                    for (key, revision, content) in records {
+                        if wanted(&key) && take(key, revision, content).is_none() {
+                            return damaged("an object's bytes do not carry its revision");
+                        }
+                    }
+                }
+                Some(SnapshotFrame::End { count }) if count == seen => return Ok(()),
+                Some(SnapshotFrame::End { .. }) => return damaged("the number of objects does not match"),
+                None => return damaged("a frame makes no sense"),
+            },
+            Found::End => return damaged("the snapshot is cut short"),
+            Found::Bad(what) => return damaged(what),
+        }
+    }
+}
+
+/// Applies a segment to the state.
+struct Replay<'a> {
+    path: &'a Path,
+    state: &'a mut State,
+    keys: &'a mut Keys,
+    revision: Revision,
+}
+
+/// How the frames of a segment ended.
+enum End {
+    Clean {
+        is_closed: bool,
+    },
+    /// Not with zeros.
+    Bad(&'static str),
+}
+
+impl Replay<'_> {
+    /// A segment that another follows: all of it was acknowledged.
+    fn sealed(&mut self) -> Result<(), OpenError> {
+        let mut reader = Reader::open(self.path).map_err(|error| self.io(error))?;
+        match self.frames(&mut reader)? {
+            End::Clean { .. } => Ok(()),
+            End::Bad(what) => Err(damaged(self.path.to_owned(), reader.offset(), what)),
+        }
+    }
+
+    /// The last segment, whose end may have been torn by a crash. What was torn was not acknowledged.
+    fn newest(&mut self, limits: &Limits) -> Result<Segment, OpenError> {
+        let open = || {
+            let file = OpenOptions::new().read(true).write(true).open(self.path)?;
+            Ok((file.try_clone()?, Reader::new(file)))
+        };
+        let (file, mut reader): (File, Reader) = open().map_err(|error| self.io(error))?;
+        let end = self.frames(&mut reader)?;
+        let offset = reader.offset();
+        let mut is_closed = false;
+        match end {
+            End::Clean { is_closed: closed } => is_closed = closed,
+            End::Bad(what) => {
+                if format::was_flushed(&reader.rest().map_err(|error| self.io(error))?, offset) {
+                    return Err(damaged(self.path.to_owned(), offset, what));
+                }
+                // What is left of the torn frames must not be found behind later ones.
+                file.set_len(offset).and_then(|()| file.sync_all()).map_err(|error| self.io(error))?;
+                tracing::info!(file = %self.path.display(), offset, "cut off a write that a crash interrupted");
+            }
+        }
+        Segment::resume(file, offset, limits.step_bytes, is_closed).map_err(|error| self.io(error))
+    }
+
+    fn frames(&mut self, reader: &mut Reader) -> Result<End, OpenError> {
+        let mut is_closed = false;
+        loop {
+            let offset = reader.offset();
+            let bad = match reader.next().map_err(|error| self.io(error))? {
+                Found::Frame(payload) => {
+                    let frame = format::parse_log(payload);
+                    is_closed = matches!(frame, Some(LogFrame::Closed));
+                    let result = match frame {
+                        Some(LogFrame::Transaction { first, writes }) => self.transaction(first, writes),
+                        Some(LogFrame::Closed) => Ok(()),
+                        None => Err("a frame makes no sense".to_owned()),
+                    };
+                    result.map_err(|what| damaged(self.path.to_owned(), offset, what))?;
+                    continue;
+                }
+                Found::End => None,
+                Found::Bad(what) => Some(what),
+            };
+            if let Some(what) = bad {
+                return Ok(End::Bad(what));
+            }
+            let is_zero = reader.is_zero_from_here().map_err(|error| self.io(error))?;
+            let end = if is_zero { End::Clean { is_closed } } else { End::Bad("something follows the end") };
+            return Ok(end);
+        }
+    }
+
+    fn transaction(&mut self, first: Revision, writes: Vec<Logged<'_>>) -> Result<(), String> {
+        if first != self.revision + 1 {
+            return Err(format!("revision {first} follows {}", self.revision));
+        }
+        for Logged { revision, key, put } in writes {
+            let key = self.keys.key(&key);
+            let stored = self.state.get(&key).map(|record| record.key.clone());
+            match (put, stored) {
+                (Some(content), stored) => {
+                    let key = stored.unwrap_or(key);
+                    let record = content.record(key, revision);
+                    self.state.insert(record.ok_or("an object's bytes do not carry its revision")?);
+                }
+                (None, Some(key)) => self.state.remove(&key),
+                (None, None) => return Err(format!("revision {revision} deletes what is not there")),
+            }
+            self.revision = revision;
+        }
+        Ok(())
+    }
+
+    fn io(&self, source: io::Error) -> OpenError {
+        OpenError::Io { path: self.path.to_owned(), source }
+    }
+}
+
+/// Makes keys of text, sharing what neighbours have in common.
+#[derive(Default)]
+pub(super) struct Keys {
+    last: Option<(&'static str, Arc<str>)>,
+}
+
+impl Keys {
+    pub(super) fn key(&mut self, text: &KeyText<'_>) -> Key {
+        let (collection, namespace) = match &self.last {
+            Some((collection, namespace)) => (
+                if *collection == text.collection { collection } else { intern(text.collection) },
+                if **namespace == *text.namespace { namespace.clone() } else { text.namespace.into() },
+            ),
+            None => (intern(text.collection), text.namespace.into()),
+        };
+        self.last = Some((collection, namespace.clone()));
+        Key { collection, namespace, name: text.name.into() }
+    }
+}
+
+/// The collection's name for the rest of the process. There are as many as there are kinds, so what is
+/// leaked is little, and each only once.
+fn intern(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let name: &'static str = name.to_owned().leak();
+    names.insert(name);
+    name
+}
