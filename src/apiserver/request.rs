@@ -21,6 +21,23 @@ pub enum Verb {
     DeleteCollection,
 }
 
+impl Verb {
+    /// As rules and messages name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
+}
+
 /// One request, authenticated but not yet authorized.
 #[derive(Debug)]
 pub struct Request {

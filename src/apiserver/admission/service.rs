@@ -1,0 +1,167 @@
+//! Addresses and node ports of services (BEHAVIOURS 16.2). What is taken is what the stored services
+//! say; nothing else is remembered, so nothing can leak.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+
+use super::Admission;
+use crate::apiserver::status::Error;
+use crate::kind::field::{Errors, FieldError, Path};
+use crate::kind::service::{carry_over, is_headless, needs_cluster_ip, needs_node_ports};
+
+/// The services' addresses, 127.96.0.0/12: loopback, so that they need no network of their own.
+const RANGE: (Ipv4Addr, u32) = (Ipv4Addr::new(127, 96, 0, 0), 12);
+/// The first address belongs to the API server.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
+const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
+
+pub(super) fn create(admission: &Admission<'_>, service: &mut Service) -> Result<(), Error> {
+    assign(admission, service, None)
+}
+
+pub(super) fn update(admission: &Admission<'_>, new: &mut Service, old: &Service) -> Result<(), Error> {
+    carry_over(new, old);
+    assign(admission, new, old.spec.as_ref())
+}
+
+fn assign(admission: &Admission<'_>, service: &mut Service, old: Option<&ServiceSpec>) -> Result<(), Error> {
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let namespace = admission.namespace.unwrap_or_default();
+    let own = (namespace, name.as_str());
+    let Some(spec) = service.spec.as_mut() else { return Ok(()) };
+    let taken = Taken::by_others(admission, own);
+    let mut errors = Errors::default();
+    assign_address(spec, old, &taken, own, &mut errors);
+    assign_node_ports(spec, old, &taken, &mut errors);
+    if errors.is_empty() { Ok(()) } else { Err(Error::invalid(admission.kind, &name, &errors)) }
+}
+
+/// What other services have.
+struct Taken {
+    addresses: BTreeSet<Ipv4Addr>,
+    node_ports: BTreeSet<i32>,
+}
+
+impl Taken {
+    fn by_others(admission: &Admission<'_>, own: (&str, &str)) -> Self {
+        let mut taken = Self { addresses: BTreeSet::new(), node_ports: BTreeSet::new() };
+        for service in admission.all::<Service>() {
+            let meta = &service.metadata;
+            let key =
+                (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+            let Some(spec) = service.spec.as_ref().filter(|_| key != own) else { continue };
+            taken.addresses.extend(address(spec).parse::<Ipv4Addr>());
+            taken.node_ports.extend(spec.ports.iter().flatten().filter_map(given_port));
+        }
+        taken
+    }
+}
+
+fn assign_address(
+    spec: &mut ServiceSpec,
+    old: Option<&ServiceSpec>,
+    taken: &Taken,
+    own: (&str, &str),
+    errors: &mut Errors,
+) {
+    if !needs_cluster_ip(spec) || is_headless(spec) {
+        return;
+    }
+    // A client may say it in either field; that they agree is for validation.
+    if address(spec).is_empty() {
+        spec.cluster_ip = spec.cluster_ips.as_ref().and_then(|all| all.first().cloned());
+    }
+    let first = u32::from(RANGE.0);
+    let size = 1_u32 << (32 - RANGE.1);
+    let given = address(spec).to_owned();
+    if given.is_empty() {
+        // Neither the network's own address, nor the API server's, nor the broadcast address.
+        let free =
+            (2..size - 1).map(|at| Ipv4Addr::from(first + at)).find(|one| !taken.addresses.contains(one));
+        match free {
+            Some(free) => spec.cluster_ip = Some(free.to_string()),
+            None => {
+                fail_address(errors, "[]string(nil)", "failed to allocate a serviceIP: range is full");
+                return;
+            }
+        }
+    } else if old.is_none_or(|old| address(old) != given) {
+        // Texts that are no addresses are for validation.
+        if let Ok(ip) = given.parse::<Ipv4Addr>() {
+            let at = u32::from(ip).wrapping_sub(first);
+            let why = if at == 0 || at >= size - 1 {
+                Some(format!(
+                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}/{}",
+                    RANGE.0, RANGE.1
+                ))
+            } else if taken.addresses.contains(&ip) || at == 1 && own != API_SERVER {
+                Some("provided IP is already allocated".to_owned())
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                let value = format!("[]string{{{given:?}}}");
+                fail_address(errors, &value, &format!("failed to allocate IP {ip}: {why}"));
+                return;
+            }
+        }
+    }
+    if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
+        spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
+    }
+}
+
+/// As Go shows a list of texts.
+fn fail_address(errors: &mut Errors, value: &str, why: &str) {
+    errors.0.push(FieldError {
+        field: "spec.clusterIPs".into(),
+        reason: "FieldValueInvalid",
+        message: format!("Invalid value: {value}: {why}"),
+    });
+}
+
+fn assign_node_ports(spec: &mut ServiceSpec, old: Option<&ServiceSpec>, taken: &Taken, errors: &mut Errors) {
+    if !needs_node_ports(spec) {
+        return;
+    }
+    let before: BTreeSet<i32> =
+        old.iter().flat_map(|old| old.ports.iter().flatten()).filter_map(given_port).collect();
+    let path = Path::new("spec").child("ports");
+    let mut used = taken.node_ports.clone();
+    let asked: BTreeSet<i32> = spec.ports.iter().flatten().filter_map(given_port).collect();
+    for (i, port) in spec.ports.iter_mut().flatten().enumerate() {
+        let path = path.index(i).child("nodePort");
+        match given_port(port) {
+            Some(given) if before.contains(&given) => {}
+            Some(given) if !NODE_PORTS.contains(&given) => {
+                let why = format!(
+                    "provided port is not in the valid range. The range of valid ports is {}-{}",
+                    NODE_PORTS.start(),
+                    NODE_PORTS.end()
+                );
+                errors.invalid(&path, given, &why);
+            }
+            Some(given) if taken.node_ports.contains(&given) => {
+                errors.invalid(&path, given, "provided port is already allocated");
+            }
+            Some(_) => {}
+            None => match NODE_PORTS.into_iter().find(|port| !used.contains(port) && !asked.contains(port)) {
+                Some(free) => {
+                    used.insert(free);
+                    port.node_port = Some(free);
+                }
+                None => errors.invalid(&path, 0, "failed to allocate a nodePort: range is full"),
+            },
+        }
+    }
+}
+
+fn address(spec: &ServiceSpec) -> &str {
+    spec.cluster_ip.as_deref().unwrap_or_default()
+}
+
+fn given_port(port: &ServicePort) -> Option<i32> {
+    port.node_port.filter(|port| *port != 0)
+}
