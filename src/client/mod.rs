@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use crate::apiserver::authn::User;
+use crate::apiserver::request::{LogOptions, LogStream};
 use crate::apiserver::{Api, Body, Error, Options, Request, Response, Verb};
 use crate::kind::{self, Kind, Object, Subresource, Typed, object};
 use crate::store::Record;
@@ -122,6 +123,38 @@ impl Client {
         self.delete_any(kind::of::<K>(), namespace, name, options).await
     }
 
+    /// An object of any kind.
+    pub async fn get_any(&self, kind: &'static Kind, namespace: &str, name: &str) -> Result<Arc<dyn Object>> {
+        let request = self.request(Verb::Get, kind, namespace, Some(name));
+        match self.answer(request).await? {
+            Response::Record { record, .. } => Ok(decoded(&record, kind)),
+            Response::Object { object, .. } => Ok(Arc::from(object)),
+            _ => unreachable!("a get is answered with an object"),
+        }
+    }
+
+    /// Creates an object of any kind.
+    pub async fn create_any(&self, kind: &'static Kind, object: Box<dyn Object>) -> Result<()> {
+        let namespace = object.metadata().namespace.clone().unwrap_or_default();
+        let mut request = self.request(Verb::Create, kind, &namespace, None);
+        request.body = Body::Object(object);
+        self.api.handle(request).await.map(drop)
+    }
+
+    /// PUT of an object of any kind, or of a subresource of it.
+    pub async fn update_any(
+        &self,
+        kind: &'static Kind,
+        object: Box<dyn Object>,
+        subresource: Option<Subresource>,
+    ) -> Result<()> {
+        let (namespace, name) = (object.metadata().namespace.clone(), object.metadata().name.clone());
+        let mut request = self.request(Verb::Update, kind, &namespace.unwrap_or_default(), name.as_deref());
+        request.subresource = subresource;
+        request.body = Body::Object(object);
+        self.api.handle(request).await.map(drop)
+    }
+
     /// Deletes an object of any kind.
     pub async fn delete_any(
         &self,
@@ -192,6 +225,17 @@ impl Client {
         request.subresource = Some(Subresource::Binding);
         request.body = Body::Object(Box::new(binding));
         self.api.handle(request).await.map(drop)
+    }
+
+    /// The log of a pod's container, as `pods/log` gives it.
+    pub async fn logs(&self, namespace: &str, pod: &str, options: LogOptions) -> Result<LogStream> {
+        let mut request = self.request(Verb::Get, kind::of::<Pod>(), namespace, Some(pod));
+        request.subresource = Some(Subresource::Log);
+        request.options.log = options;
+        match self.answer(request).await? {
+            Response::Text(log) => Ok(log),
+            _ => unreachable!("a log is answered with text"),
+        }
     }
 
     /// Everything selected, now and from now on.
