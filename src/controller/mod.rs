@@ -1,1 +1,184 @@
-//! Skeleton.
+//! What should exist: controllers watch objects and make the rest so.
+//!
+//! A controller is pure: from a [`Snapshot`] and a key it decides what to do. The one
+//! [driver](driver) does everything else: watching, waking keys, applying actions in order,
+//! back-off. A controller is one file and one line in [`all`].
+//!
+//! The node life cycle (taints of nodes that stop renewing their Lease, BEHAVIOURS 17.2 and 17.3)
+//! belongs here as `node_lifecycle.rs` once nodes can be on other machines.
+
+pub mod bootstrap;
+mod driver;
+pub mod event_ttl;
+pub mod garbage;
+pub mod namespace;
+pub mod pod_collector;
+pub mod queue;
+pub mod root_ca;
+pub mod service_account;
+pub mod snapshot;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use bootstrap::bootstrap;
+pub use snapshot::{Index, Key, KindRef, Snapshot};
+
+use crate::client::{Client, Recorder};
+use crate::clock::Clock;
+use crate::kind::{Object, Subresource};
+
+/// What controllers need to know of the cluster.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The certificate authority that signs the API server's certificate, PEM.
+    pub ca_pem: String,
+    /// Where the API server listens, as `kubernetes` in `default` points to it.
+    pub api_address: SocketAddr,
+}
+
+/// A change of one object, as the watches tell it.
+pub struct Change<'a> {
+    pub kind: KindRef,
+    /// `None` if it is new.
+    pub old: Option<&'a Arc<dyn Object>>,
+    /// `None` if it is gone.
+    pub new: Option<&'a Arc<dyn Object>>,
+}
+
+impl Change<'_> {
+    /// The newest content there is.
+    #[must_use]
+    pub fn object(&self) -> &dyn Object {
+        &**self.new.or(self.old).expect("a change has one side")
+    }
+}
+
+/// When a key is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Timestamp,
+    /// How long decisions about the key have been [waiting](Decision::waiting) without a break.
+    pub waited: Duration,
+}
+
+/// One control loop.
+pub trait Controller: Send + Sync {
+    /// As logs name it.
+    fn name(&self) -> &'static str;
+
+    /// Ways to find objects that [`Controller::reconcile`] uses.
+    fn indexes(&self) -> &'static [Index] {
+        &[]
+    }
+
+    /// Keys to look at first, though no object may say so.
+    fn start(&self) -> Vec<Key> {
+        Vec::new()
+    }
+
+    /// Names the keys to look at again after a change, which `seen` has in it. Called for every
+    /// object of every kind, so it must be quick to say none.
+    fn wakes(&self, seen: &Snapshot, change: &Change<'_>, wake: &mut dyn FnMut(Key));
+
+    /// Decides what to do about `key`, from what is. Called again whenever that may have changed.
+    fn reconcile(&self, seen: &Snapshot, key: &Key, moment: Moment) -> Decision;
+}
+
+/// What to do, and when to look again though nothing changes.
+#[derive(Debug, Default)]
+pub struct Decision {
+    /// Applied in order; if one fails the rest is left, and the key is looked at again.
+    pub actions: Vec<Action>,
+    pub requeue_after: Option<Duration>,
+    /// Whether [`Moment::waited`] goes on.
+    pub waiting: bool,
+}
+
+impl Decision {
+    #[must_use]
+    pub fn act(actions: Vec<Action>) -> Self {
+        Self { actions, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn after(requeue_after: Duration) -> Self {
+        Self { requeue_after: Some(requeue_after), ..Self::default() }
+    }
+}
+
+/// One thing to do. A missing object is as good as a deleted one, an existing one as a created one.
+#[derive(Debug)]
+pub enum Action {
+    Create(KindRef, Box<dyn Object>),
+    /// PUT of the object or of a subresource, on the condition of its `resourceVersion`.
+    Update(KindRef, Box<dyn Object>, Option<Subresource>),
+    /// A JSON merge patch.
+    Patch(Key, serde_json::Value),
+    Delete {
+        key: Key,
+        uid: String,
+        grace_period_seconds: Option<i64>,
+        propagation_policy: Option<&'static str>,
+    },
+    DeleteCollection(KindRef, String),
+    /// Goes on only if the API itself has no such object with this uid (with any, if `None`).
+    RequireAbsent(Key, Option<String>),
+    /// Goes on only if the API itself lists nothing in the namespace.
+    RequireEmpty(String),
+    /// An Event of type `Warning`.
+    Warn {
+        about: ObjectReference,
+        reason: &'static str,
+        message: String,
+    },
+}
+
+/// Every controller. Each is one line here.
+fn all(config: &Config) -> Vec<Box<dyn Controller>> {
+    vec![
+        Box::new(bootstrap::ApiService::new(config)),
+        Box::new(namespace::Namespaces),
+        Box::new(service_account::ServiceAccounts),
+        Box::new(root_ca::RootCa::new(config)),
+        Box::new(garbage::Garbage),
+        Box::new(pod_collector::PodCollector),
+        Box::new(event_ttl::EventTtl),
+    ]
+}
+
+/// The cluster's controllers.
+pub struct Controllers;
+
+/// Running controllers.
+pub struct Handle {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Controllers {
+    /// Starts all controllers. [`bootstrap`] has been done before.
+    #[must_use]
+    pub fn start(client: Client, recorder: Recorder, clock: Clock, config: &Config) -> Handle {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(driver::run(client, recorder, clock, all(config), stop.clone()));
+        Handle { stop, task }
+    }
+}
+
+impl Handle {
+    /// Stops deciding and returns once actions under way are answered.
+    ///
+    /// # Panics
+    /// If a controller did.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.task.await.expect("controllers do not panic");
+    }
+}

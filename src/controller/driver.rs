@@ -1,0 +1,279 @@
+//! Runs all controllers over one snapshot of all kinds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream, StreamExt};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Action, Change, Controller, Key, KindRef, Moment, Snapshot, snapshot};
+use crate::client::{Client, DeleteOptions, Event, Recorder, Result, Select};
+use crate::clock::Clock;
+use crate::kind::{self, Kind, Object};
+
+/// Decisions being applied at one time.
+const APPLYING_MAX: usize = 64;
+/// Decisions made before news is looked at again.
+const TURN_MAX: usize = 256;
+
+/// Which controller, which of its keys.
+type Item = (usize, Key);
+
+/// Kinds that have objects of their own to list and watch.
+pub(super) fn watched() -> impl Iterator<Item = KindRef> {
+    let stored = |kind: &&&'static Kind| kind.stored_as.is_none() && kind.verbs.contains(&"watch");
+    kind::ALL.iter().filter(stored).map(|kind| KindRef(kind))
+}
+
+type Batch = Vec<Event<dyn Object>>;
+type Changes = Pin<Box<dyn Stream<Item = (KindRef, Option<Batch>)> + Send>>;
+
+fn changes(client: &Client, kind: KindRef) -> Changes {
+    let watcher = client.watch_any(kind.0, Select::default());
+    Box::pin(stream::unfold(Some(watcher), move |watcher| async move {
+        let mut watcher = watcher?;
+        match watcher.next_batch().await {
+            Some(batch) => Some(((kind, Some(batch)), Some(watcher))),
+            // Told, because without one kind nothing may be decided.
+            None => Some(((kind, None), None)),
+        }
+    }))
+}
+
+struct Driver {
+    client: Client,
+    recorder: Recorder,
+    clock: Clock,
+    controllers: Vec<Box<dyn Controller>>,
+    seen: Snapshot,
+    /// Kinds whose first list has not come yet.
+    unknown: BTreeSet<KindRef>,
+    queue: super::queue::Queue<Item>,
+    /// Since when a key waits.
+    waiting: BTreeMap<Item, Duration>,
+    applying: JoinSet<(Item, Option<Duration>, Result<bool>)>,
+}
+
+pub(super) async fn run(
+    client: Client,
+    recorder: Recorder,
+    clock: Clock,
+    controllers: Vec<Box<dyn Controller>>,
+    stop: CancellationToken,
+) {
+    let indexes = controllers.iter().flat_map(|controller| controller.indexes());
+    let mut driver = Driver {
+        seen: Snapshot::new(indexes),
+        unknown: watched().collect(),
+        queue: super::queue::Queue::default(),
+        waiting: BTreeMap::new(),
+        applying: JoinSet::new(),
+        client,
+        recorder,
+        clock,
+        controllers,
+    };
+    for (number, controller) in driver.controllers.iter().enumerate() {
+        for key in controller.start() {
+            driver.queue.add((number, key));
+        }
+    }
+    let mut changes = stream::select_all(watched().map(|kind| changes(&driver.client, kind)));
+    loop {
+        let more = driver.decide();
+        let due = driver.queue.due();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(done) = driver.applying.join_next() => {
+                let (item, requeue_after, result) = done.expect("applying does not panic");
+                driver.applied(item, requeue_after, result);
+            }
+            change = changes.next() => match change {
+                Some((kind, Some(batch))) => driver.saw(kind, batch),
+                Some((kind, None)) => {
+                    tracing::info!(kind = ?kind.0, "the API is gone, controllers stop");
+                    break;
+                }
+                None => break,
+            },
+            () = wait(clock, due), if due.is_some() && driver.unknown.is_empty() => {}
+            () = tokio::task::yield_now(), if more => {}
+        }
+    }
+    while driver.applying.join_next().await.is_some() {}
+}
+
+async fn wait(clock: Clock, due: Option<Duration>) {
+    if let Some(due) = due {
+        clock.sleep(due.saturating_sub(clock.monotonic())).await;
+    }
+}
+
+impl Driver {
+    /// Decides about keys that are ready and starts applying. Returns whether there are more.
+    fn decide(&mut self) -> bool {
+        if !self.unknown.is_empty() {
+            return false;
+        }
+        for _ in 0..TURN_MAX {
+            if self.applying.len() >= APPLYING_MAX {
+                return false;
+            }
+            let now = self.clock.monotonic();
+            let Some(item) = self.queue.pop(now) else { return false };
+            let waited = self.waiting.get(&item).map_or(Duration::ZERO, |since| now.saturating_sub(*since));
+            let moment = Moment { now: self.clock.now(), waited };
+            let controller = &self.controllers[item.0];
+            let decision = controller.reconcile(&self.seen, &item.1, moment);
+            tracing::debug!(controller = controller.name(), key = ?item.1, ?decision, "decided");
+            if decision.waiting {
+                self.waiting.entry(item.clone()).or_insert(now);
+            } else {
+                self.waiting.remove(&item);
+            }
+            if decision.actions.is_empty() {
+                self.finish(&item, decision.requeue_after);
+                continue;
+            }
+            let (client, recorder) = (self.client.clone(), self.recorder.clone());
+            self.applying.spawn(async move {
+                let result = apply_all(&client, &recorder, decision.actions).await;
+                (item, decision.requeue_after, result)
+            });
+        }
+        self.queue.is_ready()
+    }
+
+    fn finish(&mut self, item: &Item, requeue_after: Option<Duration>) {
+        self.queue.done(item);
+        if let Some(after) = requeue_after {
+            self.queue.add_at(item.clone(), self.clock.monotonic() + after);
+        }
+    }
+
+    fn applied(&mut self, item: Item, requeue_after: Option<Duration>, result: Result<bool>) {
+        match result {
+            Ok(true) => self.finish(&item, requeue_after),
+            // What was seen lags behind what is.
+            Ok(false) => self.queue.retry(&item, self.clock.monotonic()),
+            Err(error) => {
+                let controller = self.controllers[item.0].name();
+                if error.is_conflict() {
+                    tracing::debug!(controller, key = ?item.1, %error, "decided on an old version");
+                } else {
+                    tracing::warn!(controller, key = ?item.1, %error, "will be tried again");
+                }
+                self.queue.retry(&item, self.clock.monotonic());
+            }
+        }
+    }
+
+    fn saw(&mut self, kind: KindRef, batch: Batch) {
+        for event in batch {
+            match event {
+                Event::Restarted(objects) => {
+                    let there: BTreeSet<(&str, &str)> = objects
+                        .iter()
+                        .map(|object| (snapshot::namespace(&**object), snapshot::name(&**object)))
+                        .collect();
+                    let gone: Vec<_> = self
+                        .seen
+                        .all(kind)
+                        .filter(|o| !there.contains(&(snapshot::namespace(&***o), snapshot::name(&***o))))
+                        .cloned()
+                        .collect();
+                    for object in gone {
+                        self.removed(kind, &object);
+                    }
+                    for object in &objects {
+                        self.changed(kind, object.clone());
+                    }
+                    self.unknown.remove(&kind);
+                }
+                Event::Applied(object) => self.changed(kind, object),
+                Event::Deleted(object) => self.removed(kind, &object),
+            }
+        }
+    }
+
+    fn changed(&mut self, kind: KindRef, object: Arc<dyn Object>) {
+        let old = self.seen.insert(kind, object.clone());
+        self.wake(&Change { kind, old: old.as_ref(), new: Some(&object) });
+    }
+
+    fn removed(&mut self, kind: KindRef, object: &Arc<dyn Object>) {
+        let old = self.seen.remove(kind, snapshot::namespace(&**object), snapshot::name(&**object));
+        self.wake(&Change { kind, old: old.as_ref().or(Some(object)), new: None });
+    }
+
+    fn wake(&mut self, change: &Change<'_>) {
+        for (number, controller) in self.controllers.iter().enumerate() {
+            controller.wakes(&self.seen, change, &mut |key| self.queue.add((number, key)));
+        }
+    }
+}
+
+/// Applies actions in order. False if a requirement did not hold.
+async fn apply_all(client: &Client, recorder: &Recorder, actions: Vec<Action>) -> Result<bool> {
+    for action in actions {
+        if !apply(client, recorder, action).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn apply(client: &Client, recorder: &Recorder, action: Action) -> Result<bool> {
+    match action {
+        Action::Create(kind, object) => match client.create_any(kind.0, object).await {
+            Err(error) if !error.is_already_exists() => return Err(error),
+            _ => {}
+        },
+        Action::Update(kind, object, subresource) => {
+            forgive_missing(client.update_any(kind.0, object, subresource).await)?;
+        }
+        Action::Patch(key, patch) => {
+            forgive_missing(client.merge_patch_any(key.kind.0, &key.namespace, &key.name, patch).await)?;
+        }
+        Action::Delete { key, uid, grace_period_seconds, propagation_policy } => {
+            let options = DeleteOptions { uid: Some(uid), grace_period_seconds, propagation_policy };
+            let deleted = client.delete_any(key.kind.0, &key.namespace, &key.name, options).await;
+            match deleted {
+                // Another object has the name now.
+                Err(error) if error.is_conflict() => return Ok(false),
+                deleted => forgive_missing(deleted)?,
+            }
+        }
+        Action::DeleteCollection(kind, namespace) => {
+            let options =
+                DeleteOptions { propagation_policy: Some("Background"), ..DeleteOptions::default() };
+            client.delete_collection(kind.0, &namespace, options).await?;
+        }
+        Action::RequireAbsent(key, uid) => {
+            match client.get_any(key.kind.0, &key.namespace, &key.name).await {
+                Ok(found) => return Ok(uid.is_some_and(|uid| snapshot::uid(&*found) != uid)),
+                Err(error) => forgive_missing(Err(error))?,
+            }
+        }
+        Action::RequireEmpty(namespace) => {
+            for kind in watched().filter(|kind| kind.0.is_namespaced()) {
+                if !client.list_keys(kind.0, &namespace).await?.is_empty() {
+                    return Ok(false);
+                }
+            }
+        }
+        Action::Warn { about, reason, message } => recorder.warning(&about, reason, message),
+    }
+    Ok(true)
+}
+
+fn forgive_missing(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result,
+    }
+}
