@@ -1,0 +1,26 @@
+//! The programs in `guests/`: images built into the binary, and fixtures for tests.
+
+use std::io;
+use std::path::Path;
+
+/// Images that every cluster has, by name.
+///
+/// - `coracle.dev/hello:v1` greets: `hello [NAME]`, `GREETING` and `SECRET_FILE` in the environment.
+/// - `coracle.dev/worker:v1` works for a while: `worker [SECONDS [CODE]]`.
+/// - `coracle.dev/logger:v1` prints a file whenever it changes: `logger FILE`.
+#[must_use]
+pub fn builtin() -> &'static [(&'static str, &'static [u8])] {
+    static IMAGES: [(&str, &[u8]); 3] = [
+        ("coracle.dev/hello:v1", include_bytes!(concat!(env!("CORACLE_GUESTS"), "/hello.wasm"))),
+        // For WASI 0.1, which keeps its exit code.
+        ("coracle.dev/worker:v1", include_bytes!(concat!(env!("CORACLE_GUESTS"), "/worker.p1.wasm"))),
+        ("coracle.dev/logger:v1", include_bytes!(concat!(env!("CORACLE_GUESTS"), "/logger.wasm"))),
+    ];
+    &IMAGES
+}
+
+/// The program `name` of `guests/` as it was built, for tests and benchmarks: `spin` for WASI 0.2,
+/// `exit.p1` for WASI 0.1.
+pub fn fixture(name: &str) -> io::Result<Vec<u8>> {
+    std::fs::read(Path::new(env!("CORACLE_GUESTS")).join(format!("{name}.wasm")))
+}
