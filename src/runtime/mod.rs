@@ -12,8 +12,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+mod cache;
+mod component;
+mod engine;
 pub mod fs;
+mod instance;
+mod limits;
 pub mod log;
+mod output;
+pub mod sim;
+mod ticker;
+pub mod wasm;
 
 /// An image made ready to run: compiled, or nothing for `sim`.
 pub trait Image: Send + Sync + std::any::Any {
@@ -73,13 +82,25 @@ pub enum Exit {
 pub struct Container {
     exit: watch::Receiver<Option<Exit>>,
     kill: Box<dyn Fn() + Send + Sync>,
+    meter: Option<Arc<limits::Meter>>,
 }
 
 impl Container {
     /// For runtimes: `kill` must make `exit` come true soon.
     #[must_use]
     pub fn new(exit: watch::Receiver<Option<Exit>>, kill: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { exit, kill }
+        Self { exit, kill, meter: None }
+    }
+
+    fn with_meter(mut self, meter: Arc<limits::Meter>) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+
+    /// Processor time used so far; zero where nothing runs.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        self.meter.as_ref().map_or(Duration::ZERO, |meter| meter.used())
     }
 
     /// Completes when the run has ended.
@@ -109,6 +130,23 @@ impl Drop for Container {
     }
 }
 
+/// Tells how a run ended once its task is gone, by itself or killed.
+struct Ending {
+    log: Arc<log::Log>,
+    exit: watch::Sender<Option<Exit>>,
+    result: Exit,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.result = Exit::Trap("the runtime failed while it ran the container".to_owned());
+        }
+        self.log.close();
+        self.exit.send_replace(Some(self.result.clone()));
+    }
+}
+
 /// What runs containers on a node.
 #[async_trait]
 pub trait Runtime: Send + Sync {
@@ -118,12 +156,23 @@ pub trait Runtime: Send + Sync {
     /// Makes an image from its bytes; cached by digest, on disk where the runtime compiles.
     async fn prepare(&self, wasm: Bytes) -> Result<Arc<dyn Image>, ImageError>;
 
-    /// Starts a run. Returns once the guest's first instruction is about to run; a guest that fails
-    /// to instantiate ends with [`Exit::Trap`].
+    /// Starts a run. Returns once the run is in the hands of the guests' threads; a guest that fails
+    /// to instantiate ends with [`Exit::Trap`]. The output is closed when the run ends.
     async fn start(&self, spec: ContainerSpec) -> Container;
 
-    /// How long [`Runtime::start`] pretends to take, for scripts; zero for code that runs.
+    /// How long a start pretends to take, for scripts; zero for code that runs. The caller waits for
+    /// this long before [`Runtime::start`].
     fn start_delay(&self, _annotations: &BTreeMap<String, String>) -> Duration {
         Duration::ZERO
     }
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+    }
+    text
 }

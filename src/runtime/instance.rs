@@ -1,0 +1,181 @@
+//! One run of one container: its store, from instantiation to the exit code.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::TryRng;
+use wasmtime::component::ResourceTable;
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, I32Exit, WasiCtx, WasiCtxView, WasiView};
+
+use super::fs::handle::Files;
+use super::fs::host::{FilesView, HasFiles};
+use super::limits::{MemoryLimit, Meter, Slices};
+use super::output::Output;
+use super::{ContainerSpec, Exit};
+use crate::clock::Clock;
+use crate::random::Random;
+
+/// Most bytes that a guest may pass to the host in one call, since the host holds them meanwhile.
+const HOSTCALL_BYTES_MAX: usize = 16 << 20;
+/// Most handles (open files, streams, pollables) that a guest may have.
+const HANDLES_MAX: usize = 10_000;
+/// Functions named in the words for a trap.
+const FRAMES_MAX: usize = 4;
+
+/// What the host keeps for a guest: the data of its store.
+pub(super) struct Guest {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    files: Files,
+    memory: MemoryLimit,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl HasFiles for Guest {
+    fn files(&mut self) -> FilesView<'_> {
+        FilesView { files: &self.files, table: &mut self.table }
+    }
+}
+
+/// What all guests share.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) clock: Clock,
+    pub(super) random: Random,
+}
+
+/// The pool has no place left; nothing has run yet.
+pub(super) struct PoolFull;
+
+/// Runs a container to its end.
+pub(super) async fn run(
+    command: &CommandPre<Guest>,
+    spec: &ContainerSpec,
+    world: &World,
+    meter: &Arc<Meter>,
+) -> Result<Exit, PoolFull> {
+    let guest = match Guest::new(spec, world) {
+        Ok(guest) => guest,
+        Err(error) => return Ok(Exit::Trap(error)),
+    };
+    let mut store = Store::new(command.engine(), guest);
+    store.limiter(|guest| &mut guest.memory);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_max_component_handles(HANDLES_MAX);
+    store.set_epoch_deadline(1);
+    if world.clock.is_virtual() || spec.cpu_limit.is_some() {
+        let mut slices = Slices::new(world.clock, Arc::clone(meter), spec.cpu_limit);
+        store.epoch_deadline_callback(move |_| Ok(slices.next()));
+    } else {
+        store.epoch_deadline_async_yield_and_update(1);
+    }
+    let result = match command.instantiate_async(&mut store).await {
+        Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
+        Err(error) if error.is::<PoolConcurrencyLimitError>() => return Err(PoolFull),
+        Err(error) => Err(error),
+    };
+    Ok(match result {
+        Ok(Ok(())) => Exit::Code(0),
+        Ok(Err(())) => Exit::Code(1),
+        Err(_) if store.data().memory.hit => Exit::OutOfMemory,
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            Some(exit) => Exit::Code(exit.0),
+            None => Exit::Trap(describe(&error)),
+        },
+    })
+}
+
+impl Guest {
+    fn new(spec: &ContainerSpec, world: &World) -> Result<Self, String> {
+        let mut wasi = WasiCtx::builder();
+        wasi.args(&spec.args)
+            .envs(&spec.env)
+            .stdout(Output(Arc::clone(&spec.output)))
+            .stderr(Output(Arc::clone(&spec.output)))
+            .wall_clock(GuestClock(world.clock))
+            .monotonic_clock(GuestClock(world.clock))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
+        if let Some(directory) = &spec.working_dir {
+            wasi.initial_cwd(directory);
+            if !spec.env.iter().any(|(name, _)| name == "PWD") {
+                wasi.env("PWD", directory);
+            }
+        }
+        if world.clock.is_virtual() {
+            wasi.secure_random(Draws(world.random.clone()))
+                .insecure_random(Draws(world.random.clone()))
+                .insecure_random_seed(u128::from(world.random.below(u64::MAX)));
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        let files = Files::mount(&spec.mounts, spec.working_dir.as_deref(), world.clock)?;
+        Ok(Self { wasi: wasi.build(), table, files, memory: MemoryLimit::new(spec.memory_limit) })
+    }
+}
+
+/// A trap in a line: what happened, and in which functions if the guest names them.
+fn describe(error: &wasmtime::Error) -> String {
+    let cause = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
+    let names: Vec<&str> = frames.iter().filter_map(|frame| frame.func_name()).take(FRAMES_MAX).collect();
+    if names.is_empty() { cause } else { format!("{cause} (in {})", names.join(" < ")) }
+}
+
+/// The project's clock, for guests.
+struct GuestClock(Clock);
+
+impl HostWallClock for GuestClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::try_from(self.0.now().as_duration()).unwrap_or_default()
+    }
+}
+
+impl HostMonotonicClock for GuestClock {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.monotonic().as_nanos()).expect("the process is younger than 584 years")
+    }
+}
+
+/// The project's chance, for guests in virtual time; in real time they have the machine's.
+struct Draws(Random);
+
+impl TryRng for Draws {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(u32::try_from(self.0.below(1 << 32)).expect("below 2^32"))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.0.below(1 << 32) << 32 | self.0.below(1 << 32))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in bytes.chunks_mut(4) {
+            let word = self.try_next_u32()?.to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,306 @@
+//! The runtime that runs the code: WASI 0.2 commands and WASI 0.1 modules in wasmtime.
+//!
+//! An image goes through [`component`](super::component) and is compiled once (its code kept by
+//! [`cache`](super::cache)), then linked once. A start makes a store with what the container may
+//! use, instantiates and runs, all in one task on the guests' threads: [`instance`](super::instance).
+//!
+//! **Exit codes.** A WASI 0.1 module keeps its code, as does a 0.2 component that calls
+//! `wasi:cli/exit#exit-with-code`. The usual `exit` of WASI 0.2, which Rust's standard library calls,
+//! knows only success and failure: every failure is 1.
+//!
+//! **Memory.** The limit counts linear memories and tables. A guest that asks for more ends at once
+//! with [`Exit::OutOfMemory`]. Without a limit it is 4 GiB.
+//!
+//! **Processor.** A guest gives way every few milliseconds, and a limit in milli-cores holds over
+//! periods of 100 ms. In virtual time guests run undisturbed, limits on the processor do not apply,
+//! and a guest that never waits is charged a virtual second for each 200 ms that it really runs, so
+//! that it can be stopped there too.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, watch};
+use wasmtime::component::Component;
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use super::cache::Cache;
+use super::engine::{Lane, Lanes};
+use super::instance::{self, Guest, World};
+use super::limits::Meter;
+use super::ticker::Ticker;
+use super::{Container, ContainerSpec, Ending, Exit, Image, ImageError, Runtime, component, hex};
+use crate::clock::Clock;
+use crate::random::Random;
+
+pub use super::engine::pool_config;
+
+#[cfg(test)]
+mod tests;
+
+/// The engine's version, as the dependency is pinned.
+const WASMTIME_VERSION: &str = "48.0.8";
+
+/// Images kept ready to run; the least recently used goes first. Containers hold on to theirs.
+const IMAGES_MAX: usize = 64;
+
+/// What a [`WasmRuntime`] is made with.
+pub struct Options {
+    pub clock: Clock,
+    /// What guests draw from in virtual time; in real time they draw from the machine.
+    pub random: Random,
+    /// Where guests run: threads of their own, polling their timers often (`event_interval(1)`), so
+    /// that guests that compute delay nobody. In virtual time the one runtime there is.
+    pub guests: Handle,
+    /// Where compiled code is kept; `None` keeps it in memory only.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Why there can be no runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("open the directory for compiled code {}", path.display())]
+    CacheDir {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs WebAssembly. Costs next to nothing until the first image is prepared.
+pub struct WasmRuntime {
+    guests: Handle,
+    shared: Arc<Shared>,
+    images: Mutex<Images>,
+}
+
+/// What running guests need of the runtime.
+struct Shared {
+    world: World,
+    lanes: Lanes,
+    ticker: Ticker,
+    cache: Option<Cache>,
+}
+
+#[derive(Default)]
+struct Images {
+    by_digest: BTreeMap<String, Entry>,
+    /// Counts uses, to know the least recent.
+    uses: u64,
+}
+
+struct Entry {
+    /// The bytes it was asked for with last: those of the same place in memory need no hashing.
+    source: Bytes,
+    image: Arc<OnceCell<Arc<WasmImage>>>,
+    used: u64,
+}
+
+/// A compiled and linked image.
+struct WasmImage {
+    digest: String,
+    /// What it is compiled from.
+    source: Bytes,
+    /// Ready for the pool, if there is one.
+    pooled: Option<CommandPre<Guest>>,
+    /// Ready for the spare engine, once the pool was full.
+    spare: OnceLock<Result<CommandPre<Guest>, ImageError>>,
+}
+
+impl Image for WasmImage {
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl WasmRuntime {
+    /// A runtime whose containers run on `options.guests`.
+    pub fn new(options: Options) -> Result<Arc<Self>, RuntimeError> {
+        let Options { clock, random, guests, cache_dir } = options;
+        let cache = cache_dir
+            .map(|path| Cache::open(path.clone()).map_err(|source| RuntimeError::CacheDir { path, source }))
+            .transpose()?;
+        let world = World { clock, random };
+        let shared = Shared { world, lanes: Lanes::default(), ticker: Ticker::default(), cache };
+        Ok(Arc::new(Self { guests, shared: Arc::new(shared), images: Mutex::default() }))
+    }
+}
+
+#[async_trait]
+impl Runtime for WasmRuntime {
+    fn version(&self) -> String {
+        format!("wasmtime://{WASMTIME_VERSION}")
+    }
+
+    async fn prepare(&self, wasm: Bytes) -> Result<Arc<dyn Image>, ImageError> {
+        let known = self.images.lock().expect("no holder panics").by_source(&wasm);
+        let (digest, cell) = match known {
+            Some(known) => known,
+            None => {
+                let source = wasm.clone();
+                let digest = blocking(move || format!("sha256:{}", hex(&Sha256::digest(&source)))).await;
+                let cell = self.images.lock().expect("no holder panics").by_digest(&digest, &wasm);
+                (digest, cell)
+            }
+        };
+        // Whoever comes second for the same image waits for the first.
+        let image = cell
+            .get_or_try_init(|| {
+                let shared = Arc::clone(&self.shared);
+                blocking(move || shared.prepare(digest, wasm).map(Arc::new))
+            })
+            .await?;
+        Ok(Arc::clone(image) as Arc<dyn Image>)
+    }
+
+    async fn start(&self, spec: ContainerSpec) -> Container {
+        let (exit, exited) = watch::channel(None);
+        let meter = Arc::new(Meter::default());
+        let ending = Ending { log: Arc::clone(&spec.output), exit, result: Exit::Killed };
+        let task = self.guests.spawn(contain(Arc::clone(&self.shared), spec, Arc::clone(&meter), ending));
+        let abort = task.abort_handle();
+        Container::new(exited, Box::new(move || abort.abort())).with_meter(meter)
+    }
+}
+
+impl Images {
+    fn by_source(&mut self, source: &Bytes) -> Option<(String, Arc<OnceCell<Arc<WasmImage>>>)> {
+        let same = |entry: &Entry| {
+            // Both are alive and neither can change, so the same place is the same content.
+            entry.source.as_ptr() == source.as_ptr() && entry.source.len() == source.len()
+        };
+        let (digest, entry) = self.by_digest.iter_mut().find(|(_, entry)| same(entry))?;
+        self.uses += 1;
+        entry.used = self.uses;
+        Some((digest.clone(), Arc::clone(&entry.image)))
+    }
+
+    fn by_digest(&mut self, digest: &str, source: &Bytes) -> Arc<OnceCell<Arc<WasmImage>>> {
+        self.uses += 1;
+        let used = self.uses;
+        let entry = self.by_digest.entry(digest.to_owned()).or_insert_with(|| Entry {
+            source: source.clone(),
+            image: Arc::default(),
+            used,
+        });
+        entry.used = used;
+        entry.source = source.clone();
+        let image = Arc::clone(&entry.image);
+        if self.by_digest.len() > IMAGES_MAX {
+            let oldest = self.by_digest.iter().min_by_key(|(_, entry)| entry.used);
+            if let Some(oldest) = oldest.map(|(digest, _)| digest.clone()) {
+                self.by_digest.remove(&oldest);
+            }
+        }
+        image
+    }
+}
+
+impl Shared {
+    fn prepare(&self, digest: String, source: Bytes) -> Result<WasmImage, ImageError> {
+        let mut image = WasmImage { digest, source, pooled: None, spare: OnceLock::new() };
+        match self.lanes.pool(|engine| self.ticker.add(engine)) {
+            Some(pool) => image.pooled = Some(self.link(pool, &image)?),
+            None => {
+                self.spare(&image)?;
+            }
+        }
+        Ok(image)
+    }
+
+    /// The image for the spare engine, compiled when it is first needed.
+    fn spare<'a>(&self, image: &'a WasmImage) -> Result<&'a CommandPre<Guest>, ImageError> {
+        let command = image.spare.get_or_init(|| {
+            let lane = self.lanes.spare(|engine| self.ticker.add(engine));
+            let lane = lane.map_err(|error| {
+                ImageError::Garbage(format!("this machine cannot run WebAssembly: {error}"))
+            })?;
+            self.link(lane, image)
+        });
+        command.as_ref().map_err(Clone::clone)
+    }
+
+    fn link(&self, lane: &Lane, image: &WasmImage) -> Result<CommandPre<Guest>, ImageError> {
+        let component = self.compile(lane, image)?;
+        let command = lane.linker.instantiate_pre(&component).and_then(CommandPre::new);
+        // Interfaces were checked by name; what remains is a function that only newer hosts have.
+        command.map_err(|error| ImageError::MissingImports(vec![format!("{error:#}")]))
+    }
+
+    fn compile(&self, lane: &Lane, image: &WasmImage) -> Result<Component, ImageError> {
+        let cached = self.cache.as_ref().and_then(|cache| cache.load(&image.digest, &lane.fingerprint));
+        if let Some(component) = cached.and_then(|code| deserialize(lane, &code)) {
+            return Ok(component);
+        }
+        let converted = component::componentize(&image.source)?;
+        let wasm = converted.as_deref().unwrap_or(&image.source);
+        let component =
+            Component::new(&lane.engine, wasm).map_err(|error| ImageError::Garbage(format!("{error:#}")))?;
+        if let Some(cache) = &self.cache {
+            let kept = component.serialize().map_err(std::io::Error::other);
+            if let Err(error) = kept.and_then(|code| cache.store(&image.digest, &lane.fingerprint, &code)) {
+                tracing::warn!("keep the compiled code of {}: {error}", image.digest);
+            }
+        }
+        Ok(component)
+    }
+}
+
+/// A component from code that [`Cache::load`] has returned.
+fn deserialize(lane: &Lane, code: &[u8]) -> Option<Component> {
+    #[expect(unsafe_code, reason = "the cache returns only what we wrote, checked against its checksum")]
+    // SAFETY: `code` is what `Component::serialize` gave for an engine with this configuration; the
+    // engine checks its own version and settings once more.
+    let component = unsafe { Component::deserialize(&lane.engine, code) };
+    component.inspect_err(|error| tracing::warn!("compiling an image again: {error:#}")).ok()
+}
+
+/// Runs a container within its task.
+async fn contain(shared: Arc<Shared>, spec: ContainerSpec, meter: Arc<Meter>, mut ending: Ending) {
+    let mut run = pin!(run(&shared, &spec, &meter));
+    ending.result = poll_fn(|context| meter.poll(&shared.ticker, || run.as_mut().poll(context))).await;
+}
+
+async fn run(shared: &Arc<Shared>, spec: &ContainerSpec, meter: &Arc<Meter>) -> Exit {
+    let image: Arc<dyn Any + Send + Sync> = Arc::clone(&spec.image) as Arc<dyn Any + Send + Sync>;
+    let Ok(image) = image.downcast::<WasmImage>() else {
+        return Exit::Trap("the image was prepared by another runtime".to_owned());
+    };
+    if let Some(command) = &image.pooled
+        && let Ok(exit) = instance::run(command, spec, &shared.world, meter).await
+    {
+        return exit;
+    }
+    let spare = if image.spare.get().is_some() {
+        shared.spare(&image).cloned()
+    } else {
+        let (shared, image) = (Arc::clone(shared), Arc::clone(&image));
+        blocking(move || shared.spare(&image).cloned()).await
+    };
+    match spare {
+        Ok(command) => match instance::run(&command, spec, &shared.world, meter).await {
+            Ok(exit) => exit,
+            Err(instance::PoolFull) => Exit::Trap("no memory is left for another container".to_owned()),
+        },
+        Err(error) => Exit::Trap(error.to_string()),
+    }
+}
+
+/// Runs what takes long on a thread for that.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and with it whoever waits here.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,524 @@
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::super::fs::{File, Mount, Volume};
+use super::super::log::{Log, LogQuery};
+use super::*;
+use crate::clock::virtual_runtime;
+use crate::guests::fixture;
+
+/// No wait for an event may take longer, on the slowest machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A runtime in real time, and the threads that its guests run on. One for all tests, as a process
+/// has one.
+struct Real {
+    threads: tokio::runtime::Runtime,
+    runtime: Arc<WasmRuntime>,
+    clock: Clock,
+}
+
+fn real() -> &'static Real {
+    static REAL: OnceLock<Real> = OnceLock::new();
+    REAL.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let threads = builder.worker_threads(2).event_interval(1).enable_all().build().unwrap();
+        let clock = Clock::real();
+        let runtime = runtime(clock, threads.handle().clone(), None);
+        Real { threads, runtime, clock }
+    })
+}
+
+fn runtime(clock: Clock, guests: Handle, cache_dir: Option<PathBuf>) -> Arc<WasmRuntime> {
+    WasmRuntime::new(Options { clock, random: Random::from_seed(1), guests, cache_dir }).unwrap()
+}
+
+/// The spec of a container that runs the fixture `name` with `args`.
+async fn spec(runtime: &WasmRuntime, name: &str, args: &[&str]) -> ContainerSpec {
+    spec_of(runtime, fixture(name).unwrap(), args).await
+}
+
+async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> ContainerSpec {
+    ContainerSpec {
+        label: "ns/pod/main".to_owned(),
+        image: runtime.prepare(wasm.into()).await.unwrap(),
+        args: [&["guest"], args].concat().into_iter().map(str::to_owned).collect(),
+        env: Vec::new(),
+        working_dir: None,
+        mounts: Vec::new(),
+        memory_limit: Some(64 << 20),
+        cpu_limit: None,
+        output: Arc::new(Log::new(runtime.shared.world.clock, 100_000)),
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// Runs a container to its end: how it ended and what it wrote.
+async fn finish(runtime: &WasmRuntime, spec: ContainerSpec) -> (Exit, String) {
+    let output = Arc::clone(&spec.output);
+    let container = runtime.start(spec).await;
+    let exit = runtime.shared.world.clock.timeout(DEADLINE, container.exited()).await.unwrap();
+    (exit, output.tail(usize::MAX, usize::MAX))
+}
+
+fn run(name: &str, args: &[&str]) -> (Exit, String) {
+    run_with(name, args, |_| ())
+}
+
+fn run_with(name: &str, args: &[&str], change: impl FnOnce(&mut ContainerSpec)) -> (Exit, String) {
+    let real = real();
+    real.threads.block_on(async {
+        let mut spec = spec(&real.runtime, name, args).await;
+        change(&mut spec);
+        finish(&real.runtime, spec).await
+    })
+}
+
+/// Waits until a container has written `text`.
+async fn wait_for_output(log: &Arc<Log>, text: &str) {
+    let mut seen = Vec::new();
+    let mut chunks = log.read(&LogQuery { follow: true, ..LogQuery::default() });
+    while !String::from_utf8_lossy(&seen).contains(text) {
+        let chunk = real().clock.timeout(DEADLINE, chunks.next()).await.unwrap();
+        seen.extend_from_slice(&chunk.expect("it goes on writing"));
+    }
+}
+
+fn files(pairs: &[(&str, &str)]) -> BTreeMap<String, File> {
+    let file = |text: &str| File { content: Bytes::copy_from_slice(text.as_bytes()), mode: 0o644 };
+    pairs.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
+}
+
+fn mount(path: &str, volume: &Arc<Volume>) -> Mount {
+    Mount { path: path.to_owned(), volume: Arc::clone(volume), sub_path: None, read_only: false }
+}
+
+#[test]
+fn every_guest_is_run_by_a_test() {
+    let tests = include_str!("tests.rs");
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/guests/src/bin")).unwrap() {
+        let name = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(tests.contains(&format!("\"{name}\"")), "no test runs {name}");
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_dependency() {
+    let lock = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"));
+    assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{WASMTIME_VERSION}\"")));
+}
+
+#[test]
+fn exit_codes() {
+    let cases = [
+        ("exit", "0", 0),
+        // WASI 0.2 knows only success and failure.
+        ("exit", "3", 1),
+        ("exit.p1", "0", 0),
+        ("exit.p1", "3", 3),
+        ("exit.p1", "255", 255),
+    ];
+    for (name, code, expected) in cases {
+        let (exit, output) = run(name, &[code]);
+        assert_eq!((exit, output), (Exit::Code(expected), format!("leaving with {code}\n")), "{name}");
+    }
+    assert_eq!(run("worker.p1", &["0.01", "7"]), (Exit::Code(7), "working for 0.01 s\ndone\n".to_owned()));
+    assert_eq!(run("worker", &["0"]), (Exit::Code(0), "working for 0 s\ndone\n".to_owned()));
+}
+
+#[test]
+fn a_component_keeps_its_code_by_exit_with_code() {
+    let wasm = wat::parse_str(
+        r#"(component
+            (import "wasi:cli/exit@0.2.12" (instance $exit
+                (export "exit-with-code" (func (param "status-code" u8)))))
+            (core module $m
+                (import "exit" "code" (func $exit (param i32)))
+                (func (export "run") (result i32) (call $exit (i32.const 42)) (i32.const 0)))
+            (core func $code (canon lower (func $exit "exit-with-code")))
+            (core instance $i (instantiate $m (with "exit" (instance (export "code" (func $code))))))
+            (func $run (result (result)) (canon lift (core func $i "run")))
+            (instance $run (export "run" (func $run)))
+            (export "wasi:cli/run@0.2.0" (instance $run)))"#,
+    )
+    .unwrap();
+    let real = real();
+    real.threads.block_on(async {
+        let spec = spec_of(&real.runtime, wasm, &[]).await;
+        assert_eq!(finish(&real.runtime, spec).await.0, Exit::Code(42));
+    });
+}
+
+#[test]
+fn a_guest_sees_its_arguments_environment_and_files() {
+    let secret = Volume::projected(files(&[("token", "0123456789")]));
+    let (exit, output) = run_with("hello", &["Kubernetes"], |spec| {
+        spec.env.push(("GREETING".to_owned(), "Ahoy".to_owned()));
+        spec.env.push(("SECRET_FILE".to_owned(), "/etc/secret/token".to_owned()));
+        spec.mounts.push(mount("/etc/secret", &secret));
+    });
+    assert_eq!((exit, &*output), (Exit::Code(0), "Ahoy, Kubernetes!\nI was told a secret of 10 bytes.\n"));
+    let (exit, output) = run_with("env", &["a", "b c"], |spec| {
+        spec.env.push(("NAME".to_owned(), "value".to_owned()));
+        spec.working_dir = Some("/work".to_owned());
+    });
+    assert_eq!(exit, Exit::Code(0));
+    let mut lines: Vec<&str> = output.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["NAME=value", "PWD=/work", "args [\"guest\", \"a\", \"b c\"]", "cwd /"]);
+}
+
+#[test]
+fn traps_are_told_in_words() {
+    let (exit, output) = run("trap", &[]);
+    assert!(output.contains("there is no way on"), "{output}");
+    let Exit::Trap(text) = exit else { panic!("{exit:?}") };
+    assert!(text.starts_with("wasm trap: wasm `unreachable` instruction executed"), "{text}");
+    let (exit, _) = run("recurse", &[]);
+    assert!(matches!(&exit, Exit::Trap(text) if text.starts_with("wasm trap: ")), "{exit:?}");
+}
+
+#[test]
+fn the_memory_limit_holds() {
+    assert_eq!(run("eatmem", &["8"]), (Exit::Code(0), "holding 8 MiB\n".to_owned()));
+    // Not even a message of its own allocator.
+    assert_eq!(run("eatmem", &[]), (Exit::OutOfMemory, String::new()));
+    // Already its initial memory is too much.
+    let (exit, _) = run_with("eatmem", &["0"], |spec| spec.memory_limit = Some(65_536));
+    assert_eq!(exit, Exit::OutOfMemory);
+}
+
+#[test]
+fn no_network_is_granted() {
+    let denied = "connect false\nlisten false\nudp false\nlookup false\n";
+    assert_eq!(run("connect", &[]), (Exit::Code(0), denied.to_owned()));
+}
+
+#[test]
+fn guests_that_spin_delay_nobody_and_die_at_once() {
+    let real = real();
+    real.threads.block_on(async {
+        let mut spinning = Vec::new();
+        for _ in 0..8 {
+            let spec = spec(&real.runtime, "spin", &[]).await;
+            let output = Arc::clone(&spec.output);
+            let container = real.runtime.start(spec).await;
+            wait_for_output(&output, "spinning").await;
+            spinning.push(container);
+        }
+        let (exit, _) = finish(&real.runtime, spec(&real.runtime, "hello", &[]).await).await;
+        assert_eq!(exit, Exit::Code(0));
+        for container in spinning {
+            assert_eq!(container.exit(), None);
+            container.kill();
+            let exited = real.clock.timeout(Duration::from_secs(5), container.exited()).await;
+            assert_eq!(exited, Ok(Exit::Killed));
+            assert!(container.cpu_time() > Duration::ZERO);
+        }
+    });
+}
+
+#[test]
+fn a_sleeping_guest_dies_at_once() {
+    let real = real();
+    real.threads.block_on(async {
+        let spec = spec(&real.runtime, "worker", &["3600"]).await;
+        let output = Arc::clone(&spec.output);
+        let container = real.runtime.start(spec).await;
+        wait_for_output(&output, "working").await;
+        container.kill();
+        assert_eq!(real.clock.timeout(DEADLINE, container.exited()).await, Ok(Exit::Killed));
+    });
+}
+
+#[test]
+fn endless_output_stays_within_the_log() {
+    let real = real();
+    real.threads.block_on(async {
+        let spec = spec(&real.runtime, "spew", &[]).await;
+        let output = Arc::clone(&spec.output);
+        let container = real.runtime.start(spec).await;
+        wait_for_output(&output, "line 10000 ").await;
+        let (exit, _) = finish(&real.runtime, super::tests::spec(&real.runtime, "hello", &[]).await).await;
+        assert_eq!(exit, Exit::Code(0));
+        drop(container);
+        let end = output.read(&LogQuery { follow: true, ..LogQuery::default() }).count();
+        real.clock.timeout(DEADLINE, end).await.unwrap();
+        assert!(output.tail(usize::MAX, usize::MAX).len() < 100_000);
+    });
+}
+
+#[test]
+fn the_processor_limit_holds() {
+    let real = real();
+    real.threads.block_on(async {
+        let mut spec = spec(&real.runtime, "spin", &[]).await;
+        spec.cpu_limit = Some(200);
+        let output = Arc::clone(&spec.output);
+        let began = real.clock.monotonic();
+        let container = real.runtime.start(spec).await;
+        wait_for_output(&output, "spinning").await;
+        real.clock.sleep(Duration::from_secs(1)).await;
+        let allowed = (real.clock.monotonic() - began) / 5 + Duration::from_millis(100);
+        assert!(container.cpu_time() < allowed, "{:?}", container.cpu_time());
+    });
+}
+
+#[test]
+fn a_change_of_a_config_map_shows_in_a_running_guest() {
+    let real = real();
+    real.threads.block_on(async {
+        let volume = Volume::projected(files(&[("greeting", "one")]));
+        let mut spec = spec(&real.runtime, "logger", &["/etc/config/greeting"]).await;
+        spec.mounts.push(mount("/etc/config", &volume));
+        let output = Arc::clone(&spec.output);
+        let container = real.runtime.start(spec).await;
+        wait_for_output(&output, "/etc/config/greeting: one\n").await;
+        volume.replace(files(&[("greeting", "two"), ("more", "")]));
+        wait_for_output(&output, "/etc/config/greeting: two\n").await;
+        volume.replace(files(&[]));
+        wait_for_output(&output, "/etc/config/greeting: No such file or directory").await;
+        assert_eq!(container.exit(), None);
+    });
+}
+
+#[test]
+fn what_guests_do_with_files() {
+    // The C library for WASI 0.2 makes one error of every failed write to a stream, and the adapter
+    // of WASI 0.1 looks at what it reads before it asks the host.
+    check_files("files", "I/O error", "Is a directory");
+    check_files("files.p1", "No space left on device", "Bad file descriptor");
+}
+
+#[track_caller]
+fn check_files(guest: &str, full: &str, is_directory: &str) {
+    let config = Volume::projected(files(&[("a", "alpha"), ("dir/b", "beta"), ("dir/deep/c", "")]));
+    let scratch = Volume::empty_dir(1_000);
+    // One line a step; the steps of a guest see what came before.
+    let steps = [
+        ("read /config/a", "alpha"),
+        ("read /config/dir/b", "beta"),
+        ("lstat /config/a", "link 8"),
+        ("stat /config/a", "file 5"),
+        ("readlink /config/a", "..data/a"),
+        ("readlink /config/dir", "..data/dir"),
+        ("list /config/dir", "b deep/"),
+        ("stat /config/dir", "directory 0"),
+        ("read /config/none", "No such file or directory"),
+        ("read /config/dir", is_directory),
+        ("read /config/a/b", "Not a directory"),
+        ("read /config/../scratch/x", "Operation not permitted"),
+        ("read /elsewhere", "No such file or directory"),
+        ("write /config/a no", "Read-only file system"),
+        ("write /config/new no", "Read-only file system"),
+        ("rm /config/a", "Read-only file system"),
+        ("mkdir /config/d", "Read-only file system"),
+        ("list /scratch", "inside/"),
+        ("write /scratch/f hello", "done"),
+        ("append /scratch/f , world", "no such step"),
+        ("append /scratch/f -world", "done"),
+        ("read /scratch/f", "hello-world"),
+        ("overwrite /scratch/f 6 World", "hello-World"),
+        ("create-new /scratch/f", "File exists"),
+        ("create-new /scratch/g", "done"),
+        ("truncate /scratch/f 5", "done"),
+        ("read /scratch/f", "hello"),
+        ("mkdir /scratch/d", "done"),
+        ("mkdir /scratch/d", "File exists"),
+        ("rename /scratch/f /scratch/d/f", "done"),
+        ("list /scratch", "d/ g inside/"),
+        ("rmdir /scratch/d", "Directory not empty"),
+        ("rm /scratch/d", "Is a directory"),
+        ("rename /scratch/d/f /config/f", "Cross-device link"),
+        ("link /scratch/d/f /scratch/h", "done"),
+        ("rm /scratch/d/f", "done"),
+        ("read-removed /scratch/h", "hello"),
+        ("rmdir /scratch/d", "done"),
+        ("fill /scratch/big 1000", "done"),
+        ("append /scratch/big x", full),
+        ("rm /scratch/big", "done"),
+        ("fill /scratch/big 1001", full),
+        ("write /nested/over/inner/x 1", "done"),
+        ("read /scratch/inside/x", "1"),
+        ("read /nested/a", "alpha"),
+        ("read /etc/app.conf", "beta"),
+        ("stat /etc/app.conf", "file 4"),
+        ("write /etc/app.conf no", "Read-only file system"),
+        ("read /locked/g", ""),
+        ("write /locked/g no", "Read-only file system"),
+    ];
+    let args: Vec<&str> = steps.iter().map(|(step, _)| *step).collect();
+    let (exit, output) = run_with(guest, &args, |spec| {
+        spec.mounts = vec![
+            mount("/config", &config),
+            mount("/scratch", &scratch),
+            mount("/nested", &config),
+            Mount { sub_path: Some("inside".to_owned()), ..mount("/nested/over/inner", &scratch) },
+            Mount { sub_path: Some("dir/b".to_owned()), ..mount("/etc/app.conf", &config) },
+            Mount { read_only: true, ..mount("/locked", &scratch) },
+        ];
+    });
+    assert_eq!(exit, Exit::Code(0));
+    let expected: Vec<String> = steps.iter().map(|(step, result)| format!("{step}: {result}")).collect();
+    assert_eq!(output.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn relative_paths_start_in_the_working_directory() {
+    let volume = Volume::projected(files(&[("a", "outer"), ("dir/a", "inner")]));
+    for (directory, expected) in [
+        ("/config", "outer"),
+        ("/config/", "outer"),
+        ("/config/dir", "inner"),
+        ("/config/none", "No such file or directory"),
+        ("/", "No such file or directory"),
+    ] {
+        let (_, output) = run_with("files", &["read a", "read ./a"], |spec| {
+            spec.working_dir = Some(directory.to_owned());
+            spec.mounts.push(mount("/config", &volume));
+        });
+        assert_eq!(output, format!("read a: {expected}\nread ./a: {expected}\n"), "{directory}");
+    }
+}
+
+#[test]
+fn an_image_is_prepared_once() {
+    let real = real();
+    real.threads.block_on(async {
+        let wasm = Bytes::from(fixture("spin").unwrap());
+        let copy = Bytes::copy_from_slice(&wasm);
+        let prepare = |wasm: &Bytes| real.runtime.prepare(wasm.clone());
+        let (first, second) = tokio::join!(prepare(&wasm), prepare(&copy));
+        let (first, second, third) = (first.unwrap(), second.unwrap(), prepare(&wasm).await.unwrap());
+        assert!(Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&first, &third));
+        assert_eq!(first.digest(), format!("sha256:{}", hex(&Sha256::digest(&wasm))));
+    });
+}
+
+#[test]
+fn what_cannot_run_is_said_when_preparing() {
+    let real = real();
+    real.threads.block_on(async {
+        let told = |wasm: Vec<u8>| async { real.runtime.prepare(wasm.into()).await.err().unwrap() };
+        assert!(matches!(told(b"nothing of the kind".to_vec()).await, ImageError::Garbage(_)));
+        // The header is right, but a byte of the code is not.
+        let mut damaged = fixture("hello").unwrap();
+        let middle = damaged.len() / 2;
+        damaged[middle..middle + 64].fill(0xff);
+        assert!(matches!(told(damaged).await, ImageError::Garbage(_)));
+        // The interface is there, but not all of it.
+        let wasm = wat::parse_str(
+            r#"(component (import "wasi:cli/exit@0.2.0" (instance (export "frob" (func))))
+                (core module $m (func (export "run") (result i32) i32.const 0))
+                (core instance $i (instantiate $m))
+                (func $run (result (result)) (canon lift (core func $i "run")))
+                (instance $run (export "run" (func $run)))
+                (export "wasi:cli/run@0.2.0" (instance $run)))"#,
+        );
+        let error = told(wasm.unwrap()).await;
+        let ImageError::MissingImports(imports) = &error else { panic!("{error:?}") };
+        assert!(imports[0].contains("wasi:cli/exit@0.2.0") && imports[0].contains("frob"), "{error}");
+    });
+}
+
+#[test]
+fn compiled_code_is_kept_and_replaced_when_damaged() {
+    let real = real();
+    let directory = tempfile::tempdir().unwrap();
+    let wasm = fixture("hello").unwrap();
+    let hello = || {
+        real.threads.block_on(async {
+            let runtime = runtime(real.clock, real.threads.handle().clone(), Some(directory.path().into()));
+            let spec = spec_of(&runtime, wasm.clone(), &[]).await;
+            assert_eq!(finish(&runtime, spec).await.0, Exit::Code(0));
+        });
+        let entry = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        let modified = entry.metadata().unwrap().modified().unwrap();
+        (entry, modified)
+    };
+    let (entry, written) = hello();
+    assert_eq!(hello().1, written);
+    let mut bytes = std::fs::read(&entry).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&entry, &bytes).unwrap();
+    hello();
+    bytes[last] ^= 1;
+    assert_eq!(std::fs::read(&entry).unwrap(), bytes);
+}
+
+#[test]
+fn more_guests_than_the_pool_has_places() {
+    let real = real();
+    real.threads.block_on(async {
+        let image = spec(&real.runtime, "worker", &[]).await.image;
+        let mut containers = Vec::new();
+        for _ in 0..1_020 {
+            let mut spec = spec(&real.runtime, "exit", &[]).await;
+            spec.image = Arc::clone(&image);
+            spec.args.push("3600".to_owned());
+            let output = Arc::clone(&spec.output);
+            containers.push((real.runtime.start(spec).await, output));
+        }
+        for (container, output) in &containers {
+            wait_for_output(output, "working").await;
+            assert_eq!(container.exit(), None);
+        }
+    });
+}
+
+/// What a sleeping, drawing and killed guest do in virtual time.
+fn in_virtual_time() -> Vec<String> {
+    let threads = virtual_runtime().unwrap();
+    threads.block_on(async {
+        let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+        let runtime = runtime(clock, Handle::current(), None);
+        let mut seen = Vec::new();
+        let (exit, output) = finish_slowly(&runtime, spec(&runtime, "worker", &["3600"]).await).await;
+        seen.push(format!("{exit:?} {output} {}", clock.now()));
+        let query = LogQuery { timestamps: true, ..LogQuery::default() };
+        let logged = spec(&runtime, "worker.p1", &["60", "3"]).await;
+        let log = Arc::clone(&logged.output);
+        seen.push(format!("{:?}", finish_slowly(&runtime, logged).await.0));
+        let lines: Vec<Bytes> = log.read(&query).collect().await;
+        seen.push(String::from_utf8(lines.concat()).unwrap());
+        seen
+    })
+}
+
+async fn finish_slowly(runtime: &WasmRuntime, spec: ContainerSpec) -> (Exit, String) {
+    let output = Arc::clone(&spec.output);
+    let exit = runtime.start(spec).await.exited().await;
+    (exit, output.tail(usize::MAX, usize::MAX))
+}
+
+#[test]
+fn virtual_time_passes_while_guests_sleep() {
+    let seen = in_virtual_time();
+    assert_eq!(
+        seen,
+        [
+            "Code(0) working for 3600 s\ndone\n 2026-01-01T01:00:00Z",
+            "Code(3)",
+            "2026-01-01T01:00:00.000000000Z working for 60 s\n2026-01-01T01:01:00.000000000Z done\n",
+        ]
+    );
+    assert_eq!(seen, in_virtual_time());
+}
+
+#[test]
+fn a_guest_that_spins_or_spews_can_be_killed_in_virtual_time() {
+    let threads = virtual_runtime().unwrap();
+    threads.block_on(async {
+        let clock = Clock::starting_at(jiff::Timestamp::UNIX_EPOCH);
+        let runtime = runtime(clock, Handle::current(), None);
+        for name in ["spin", "spew"] {
+            let container = runtime.start(spec(&runtime, name, &[]).await).await;
+            clock.sleep(Duration::from_secs(3)).await;
+            container.kill();
+            assert_eq!(container.exited().await, Exit::Killed);
+        }
+    });
+}
