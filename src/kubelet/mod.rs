@@ -1,1 +1,179 @@
-//! Skeleton.
+//! Makes it so on one node: runs the pods that are bound to it and reports what became of them.
+//!
+//! All nodes of a process share one watch of pods ([`nodes`]). Each pod bound here has an actor
+//! ([`pod`]), which asks a pure state machine ([`lifecycle`]) what to do, does it, and writes the
+//! status that another pure function ([`status`]) makes of the state:
+//!
+//! ```text
+//!  bound ──► admitted? ──no──► Failed (OutOfcpu, NodeAffinity, …)
+//!               │yes
+//!               ▼
+//!           volumes made ◄──── waits, ContainerCreating, until a ConfigMap or Secret appears
+//!               │
+//!               ▼
+//!        init containers, one by one ───── failed and Never ─────────────┐
+//!               │ (sidecars stay)                                        │
+//!               ▼                                                        │
+//!   ┌──► each container: start ──► running ──► ended                     │
+//!   │        │ no image, no key      ▲           │                       │
+//!   │        ▼                       │           │ policy says again     │
+//!   │     waiting ── it appears ─────┘           ├──► back-off ──► start │
+//!   │                                            │ all ended for good    │
+//!   │                                            ▼                       ▼
+//!   │                             stop sidecars, in reverse ──► Succeeded or Failed
+//!   └ deleted, or past its deadline, at any time: everything is stopped, then the same end;
+//!     a deleted pod is then removed from the API
+//! ```
+//!
+//! Local rules, where a node that runs WebAssembly differs:
+//! - Guests cannot yet hear a request to stop, so none is waited for: a deleted pod's containers are
+//!   killed at once, whatever the grace. A guest that can hear it will have its grace.
+//! - Exit codes: the program's own, as far as WASI carries it; 134 and `Error` for a trap, with its
+//!   text as the message; 137 and `OOMKilled` beyond the memory limit; 137 for what was killed.
+//! - Probes count as passed and hooks are not run; one event `Unsupported` says so.
+//! - emptyDir volumes are memory: they outlive containers, not the process.
+//! - After a restart of the process its pods go on as after a reboot: what ran has ended with 255
+//!   `Unknown`, is started again if the policy allows, and init containers run again.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{self, Client};
+use crate::clock::Clock;
+use crate::random::Random;
+
+mod address;
+mod admit;
+mod api;
+mod backoff;
+mod env;
+mod fields;
+pub mod image;
+mod inbox;
+mod lifecycle;
+mod logs;
+mod node;
+mod nodes;
+mod pod;
+mod service_env;
+mod services;
+mod sources;
+mod start;
+mod status;
+mod volume;
+
+pub use address::of_node;
+pub use logs::{Logs, NoLog};
+pub use node::NodeConfig;
+
+use nodes::{Dispatch, NodeContext, Shared};
+
+/// How many nodes are registered at a time.
+const REGISTERING_MAX: usize = 64;
+
+/// What the kubelets of a process are made of.
+pub struct Parts {
+    /// May watch pods, services, ConfigMaps and Secrets in all namespaces.
+    pub client: Client,
+    /// The client of one node, by its name.
+    pub client_for: Box<dyn Fn(&str) -> Client + Send + Sync>,
+    pub clock: Clock,
+    pub random: Random,
+    pub nodes: Vec<NodeConfig>,
+    /// Where output is kept for readers.
+    pub logs: Logs,
+}
+
+/// The kubelets of this process.
+pub struct Kubelets {
+    stop: CancellationToken,
+    ready: watch::Receiver<Option<client::Result<()>>>,
+    task: JoinHandle<()>,
+}
+
+impl Kubelets {
+    /// Registers the nodes and begins to act on their pods. To be called inside the runtime.
+    #[must_use]
+    pub fn start(parts: Parts) -> Self {
+        let stop = CancellationToken::new();
+        let (sender, ready) = watch::channel(None);
+        let task = tokio::spawn(run(parts, stop.clone(), sender));
+        Self { stop, ready, task }
+    }
+
+    /// Returns once every node is registered and Ready, or why one cannot be.
+    pub async fn ready(&self) -> client::Result<()> {
+        let mut ready = self.ready.clone();
+        match ready.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().expect("waited for it"),
+            // Shut down before it was ready: nothing is left to wait for.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Kills every container and returns when all have ended. Their pods are not touched: the next
+    /// start of the process goes on with them.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the kubelets did not end by themselves");
+        }
+    }
+}
+
+async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<client::Result<()>>>) {
+    let Parts { client, client_for, clock, random, nodes, logs } = parts;
+    let shared = Arc::new(Shared {
+        clock,
+        sources: sources::Sources::new(Some(client.clone()), stop.clone()),
+        services: services::Services::new(),
+        addresses: address::PodAddresses::default(),
+        logs,
+    });
+    let boot_id = random.uid();
+    let registered = futures_util::stream::iter(nodes.into_iter().map(|config| {
+        let (client, boot_id) = (client_for(&config.name), &boot_id);
+        let shared = shared.clone();
+        async move {
+            node::register(&client, &config, boot_id, clock.now()).await?;
+            Ok(Arc::new(NodeContext::new(config, client, shared)))
+        }
+    }));
+    let registered = registered.buffered(REGISTERING_MAX).collect::<Vec<client::Result<_>>>();
+    let registered = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        registered = registered => registered.into_iter().collect::<client::Result<Vec<_>>>(),
+    };
+    let contexts = match registered {
+        Ok(contexts) => contexts,
+        Err(error) => {
+            ready.send_replace(Some(Err(error)));
+            return;
+        }
+    };
+    ready.send_replace(Some(Ok(())));
+    let services = shared.services.clone();
+    let dispatch = Dispatch::new(contexts, shared.clone());
+    let act = async {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = services.synced() => {}
+        }
+        dispatch.run(&client, &stop).await;
+    };
+    tokio::select! {
+        biased;
+        () = act => {}
+        // Ends only when the API has shut down, which `act` notices too.
+        () = async { services.follow(&client).await; std::future::pending().await } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! The address plan of nodes and pods: all of 127.0.0.0/8 is loopback, so each has one of its own.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+/// Nodes are 127.64.0.0/12.
+const NODES: u32 = u32::from_be_bytes([127, 64, 0, 0]);
+const NODES_MAX: u32 = 1 << 20;
+/// Pods are 127.128.0.0/9.
+const PODS: u32 = u32::from_be_bytes([127, 128, 0, 0]);
+const PODS_MAX: u32 = 1 << 23;
+
+/// The address of the node at `index`; the plan has room for a million.
+#[must_use]
+pub fn of_node(index: u32) -> Ipv4Addr {
+    Ipv4Addr::from(NODES + 1 + index % (NODES_MAX - 2))
+}
+
+/// Gives every pod of the process an address of its own; cheap to clone. An address that was given
+/// back is used again as late as possible.
+#[derive(Clone, Default)]
+pub(crate) struct PodAddresses(Arc<Mutex<Pool>>);
+
+#[derive(Default)]
+struct Pool {
+    used: BTreeSet<u32>,
+    last: u32,
+}
+
+/// A pod's address; free again when dropped.
+pub(crate) struct PodAddress {
+    pool: PodAddresses,
+    offset: u32,
+}
+
+impl PodAddresses {
+    /// A free address; `None` when eight million pods have one.
+    pub(crate) fn take(&self) -> Option<PodAddress> {
+        let mut pool = self.0.lock().expect("no holder panics");
+        if pool.used.len() + 2 >= usize::try_from(PODS_MAX).expect("an address space fits") {
+            return None;
+        }
+        let mut offset = pool.last;
+        loop {
+            // Not the first, which names the network, and not the last, which is its broadcast.
+            offset = offset % (PODS_MAX - 2) + 1;
+            if pool.used.insert(offset) {
+                break;
+            }
+        }
+        pool.last = offset;
+        Some(PodAddress { pool: self.clone(), offset })
+    }
+}
+
+impl PodAddress {
+    pub(crate) fn ip(&self) -> Ipv4Addr {
+        Ipv4Addr::from(PODS + self.offset)
+    }
+}
+
+impl Drop for PodAddress {
+    fn drop(&mut self) {
+        self.pool.0.lock().expect("no holder panics").used.remove(&self.offset);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_distinct_and_return() {
+        let pool = PodAddresses::default();
+        let first = pool.take().unwrap();
+        let second = pool.take().unwrap();
+        assert_eq!(first.ip().to_string(), "127.128.0.1");
+        assert_eq!(second.ip().to_string(), "127.128.0.2");
+        drop(first);
+        let third = pool.take().unwrap();
+        assert_eq!(third.ip().to_string(), "127.128.0.3");
+        assert_eq!(pool.0.lock().unwrap().used.len(), 2);
+    }
+
+    #[test]
+    fn the_pool_wraps_around_what_is_used() {
+        let pool = PodAddresses::default();
+        let first = pool.take().unwrap();
+        pool.0.lock().unwrap().last = PODS_MAX - 2;
+        let next = pool.take().unwrap();
+        assert_eq!(next.ip().to_string(), "127.128.0.2");
+        drop(first);
+    }
+
+    #[test]
+    fn nodes_follow_their_index() {
+        assert_eq!(of_node(0).to_string(), "127.64.0.1");
+        assert_eq!(of_node(255).to_string(), "127.64.1.0");
+    }
+}

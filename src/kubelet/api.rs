@@ -1,0 +1,102 @@
+//! What the kubelet asks of the API, as narrow as it can be: tests put a double in its place.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret};
+
+use crate::client::{Client, DeleteOptions, Recorder};
+use crate::clock::Clock;
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("not found")]
+    NotFound,
+    #[error("conflict")]
+    Conflict,
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The API as one node's kubelet uses it for its pods.
+#[async_trait]
+pub(crate) trait NodeApi: Send + Sync {
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, ApiError>;
+    /// Writes the status, if the object still has the same `resourceVersion`.
+    async fn write_status(&self, pod: Pod) -> Result<Arc<Pod>, ApiError>;
+    /// Deletes a stopped pod for good, if it still has the same uid.
+    async fn delete_pod(&self, pod: &Pod) -> Result<(), ApiError>;
+    /// This node's object.
+    async fn node(&self) -> Result<Arc<Node>, ApiError>;
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ApiError>;
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError>;
+    fn record(&self, about: &ObjectReference, warning: bool, reason: &str, message: String);
+}
+
+/// The real one: this node's client.
+pub(crate) struct ClientApi {
+    pub(crate) node: String,
+    pub(crate) client: Client,
+    pub(crate) clock: Clock,
+    /// Made with the first event: of thousands of nodes most may have none.
+    pub(crate) recorder: OnceLock<Recorder>,
+}
+
+fn told<T>(answer: crate::client::Result<T>) -> Result<T, ApiError> {
+    answer.map_err(|error| {
+        if error.is_not_found() {
+            ApiError::NotFound
+        } else if error.is_conflict() {
+            ApiError::Conflict
+        } else {
+            ApiError::Other(error.to_string())
+        }
+    })
+}
+
+#[async_trait]
+impl NodeApi for ClientApi {
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, ApiError> {
+        told(self.client.get(namespace, name).await)
+    }
+
+    async fn write_status(&self, pod: Pod) -> Result<Arc<Pod>, ApiError> {
+        told(self.client.update_status(pod).await)
+    }
+
+    async fn delete_pod(&self, pod: &Pod) -> Result<(), ApiError> {
+        let meta = &pod.metadata;
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let name = meta.name.as_deref().unwrap_or_default();
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            uid: meta.uid.clone(),
+            ..DeleteOptions::default()
+        };
+        told(self.client.delete::<Pod>(namespace, name, options).await)
+    }
+
+    async fn node(&self) -> Result<Arc<Node>, ApiError> {
+        told(self.client.get("", &self.node).await)
+    }
+
+    async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ApiError> {
+        told(self.client.get(namespace, name).await)
+    }
+
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError> {
+        told(self.client.get(namespace, name).await)
+    }
+
+    fn record(&self, about: &ObjectReference, warning: bool, reason: &str, message: String) {
+        let recorder = self
+            .recorder
+            .get_or_init(|| Recorder::start(self.client.clone(), self.clock, "kubelet", Some(&self.node)));
+        if warning {
+            recorder.warning(about, reason, message);
+        } else {
+            recorder.normal(about, reason, message);
+        }
+    }
+}

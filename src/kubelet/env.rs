@@ -1,0 +1,209 @@
+//! A container's environment, command line and working directory (BEHAVIOURS 10.1 to 10.5).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
+
+use super::fields::{self, Facts};
+use super::sources::{Found, Source};
+
+/// Why an environment cannot be made, in the status' words (`CreateContainerConfigError`).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct EnvError(pub(crate) String);
+
+/// Replaces `$(NAME)` by its value. `$$(NAME)` is the text `$(NAME)`, `$$` is `$`; unknown names
+/// and anything else stay as written (upstream `expansion.Expand`).
+#[must_use]
+pub(crate) fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    if !text.contains('$') {
+        return text.to_owned();
+    }
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        result.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        if let Some(escaped) = after.strip_prefix('$') {
+            result.push('$');
+            rest = escaped;
+        } else if let Some((name, behind)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+            match value(name) {
+                Some(value) => result.push_str(&value),
+                None => result.push_str(&rest[at..at + name.len() + 3]),
+            }
+            rest = behind;
+        } else {
+            result.push('$');
+            rest = after;
+        }
+    }
+    result.push_str(rest);
+    result
+}
+
+/// The ConfigMaps and Secrets that a container's environment names.
+pub(crate) fn sources(container: &Container) -> impl Iterator<Item = Source> {
+    let from = container.env_from.iter().flatten().filter_map(|from| {
+        let map = from.config_map_ref.as_ref().map(|reference| Source::config_map(&reference.name));
+        map.or_else(|| from.secret_ref.as_ref().map(|reference| Source::secret(&reference.name)))
+    });
+    let vars = container.env.iter().flatten().filter_map(|var| {
+        let from = var.value_from.as_ref()?;
+        let map = from.config_map_key_ref.as_ref().map(|reference| Source::config_map(&reference.name));
+        map.or_else(|| from.secret_key_ref.as_ref().map(|reference| Source::secret(&reference.name)))
+    });
+    from.chain(vars)
+}
+
+/// The environment in order: `HOSTNAME`, `envFrom`, `env`, then the services' variables that
+/// nothing else sets.
+pub(crate) fn build(
+    container: &Container,
+    facts: &Facts<'_>,
+    found: &Found,
+    services: &[(String, String)],
+) -> Result<Vec<(String, String)>, EnvError> {
+    let mut env = Env::default();
+    env.set("HOSTNAME", fields::hostname(facts.pod));
+    for from in container.env_from.iter().flatten() {
+        let prefix = from.prefix.as_deref().unwrap_or_default();
+        if let Some(reference) = &from.config_map_ref {
+            let optional = reference.optional.unwrap_or(false);
+            let Some(map) = config_map(found, &reference.name, optional)? else { continue };
+            for (key, value) in map.data.iter().flatten() {
+                env.set(&format!("{prefix}{key}"), value.clone());
+            }
+        } else if let Some(reference) = &from.secret_ref {
+            let optional = reference.optional.unwrap_or(false);
+            let Some(secret) = secret(found, &reference.name, optional)? else { continue };
+            for (key, value) in secret.data.iter().flatten() {
+                env.set(&format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
+            }
+        }
+    }
+    for var in container.env.iter().flatten() {
+        let value = match var.value.as_deref().filter(|value| !value.is_empty()) {
+            Some(text) => Some(expand(text, |name| env.get(name).or_else(|| service(services, name)))),
+            None => value_from(var, container, facts, found)?,
+        };
+        if let Some(value) = value {
+            env.set(&var.name, value);
+        }
+    }
+    for (name, value) in services {
+        if env.get(name).is_none() {
+            env.set(name, value.clone());
+        }
+    }
+    Ok(env.list)
+}
+
+/// The program's name and its arguments: `command` and `args`, expanded. Without a command the
+/// program's name is the last part of the image's.
+#[must_use]
+pub(crate) fn args(container: &Container, env: &[(String, String)]) -> Vec<String> {
+    let value = |name: &str| service(env, name);
+    let expanded = |text: &String| expand(text, value);
+    let mut args: Vec<String> = container.command.iter().flatten().map(expanded).collect();
+    if args.is_empty() {
+        let image = container.image.as_deref().unwrap_or_default();
+        let last = image.rsplit('/').next().unwrap_or(image);
+        args.push(last.split([':', '@']).next().unwrap_or(last).to_owned());
+    }
+    args.extend(container.args.iter().flatten().map(expanded));
+    args
+}
+
+#[derive(Default)]
+struct Env {
+    list: Vec<(String, String)>,
+    places: BTreeMap<String, usize>,
+}
+
+impl Env {
+    fn set(&mut self, name: &str, value: String) {
+        match self.places.get(name) {
+            Some(place) => self.list[*place].1 = value,
+            None => {
+                self.places.insert(name.to_owned(), self.list.len());
+                self.list.push((name.to_owned(), value));
+            }
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        self.places.get(name).map(|place| self.list[*place].1.clone())
+    }
+}
+
+fn service(services: &[(String, String)], name: &str) -> Option<String> {
+    services.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+}
+
+fn config_map<'a>(found: &'a Found, name: &str, optional: bool) -> Result<Option<&'a ConfigMap>, EnvError> {
+    match found.config_map(name) {
+        Some(map) => Ok(Some(map)),
+        None if optional => Ok(None),
+        None => Err(EnvError(format!("configmap {name:?} not found"))),
+    }
+}
+
+fn secret<'a>(found: &'a Found, name: &str, optional: bool) -> Result<Option<&'a Secret>, EnvError> {
+    match found.secret(name) {
+        Some(secret) => Ok(Some(secret)),
+        None if optional => Ok(None),
+        None => Err(EnvError(format!("secret {name:?} not found"))),
+    }
+}
+
+fn value_from(
+    var: &EnvVar,
+    container: &Container,
+    facts: &Facts<'_>,
+    found: &Found,
+) -> Result<Option<String>, EnvError> {
+    let Some(from) = &var.value_from else { return Ok(Some(String::new())) };
+    let namespace = namespace(facts.pod);
+    if let Some(reference) = &from.config_map_key_ref {
+        let optional = reference.optional.unwrap_or(false);
+        let Some(map) = config_map(found, &reference.name, optional)? else { return Ok(None) };
+        return match map.data.as_ref().and_then(|data| data.get(&reference.key)) {
+            Some(value) => Ok(Some(value.clone())),
+            None if optional => Ok(None),
+            None => Err(missing_key(&reference.key, "ConfigMap", namespace, &reference.name)),
+        };
+    }
+    if let Some(reference) = &from.secret_key_ref {
+        let optional = reference.optional.unwrap_or(false);
+        let Some(secret) = secret(found, &reference.name, optional)? else { return Ok(None) };
+        return match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
+            Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
+            None if optional => Ok(None),
+            None => Err(missing_key(&reference.key, "Secret", namespace, &reference.name)),
+        };
+    }
+    if let Some(reference) = &from.field_ref {
+        let value = fields::field(facts, &reference.field_path);
+        return value
+            .map(Some)
+            .ok_or_else(|| EnvError(format!("unsupported fieldPath: {}", reference.field_path)));
+    }
+    if let Some(reference) = &from.resource_field_ref {
+        let owner = reference.container_name.as_deref().unwrap_or(&container.name);
+        let value = fields::resource(facts, owner, &reference.resource, reference.divisor.as_ref());
+        return value.map(Some).map_err(EnvError);
+    }
+    Ok(Some(String::new()))
+}
+
+fn missing_key(key: &str, kind: &str, namespace: &str, name: &str) -> EnvError {
+    EnvError(format!("couldn't find key {key} in {kind} {namespace}/{name}"))
+}
+
+fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+use super::*;
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+#[test]
+fn references_expand() {
+    // BEHAVIOURS 10.2, with the cases of upstream's table that differ.
+    let value = |name: &str| match name {
+        "A" => Some("1".to_owned()),
+        "EMPTY" => Some(String::new()),
+        "B" => Some("$(A)".to_owned()),
+        _ => None,
+    };
+    for (text, expanded) in [
+        ("plain", "plain"),
+        ("$(A)", "1"),
+        ("x$(A)y$(A)", "x1y1"),
+        ("$(EMPTY)|", "|"),
+        ("$(B)", "$(A)"),
+        ("$(NONE)", "$(NONE)"),
+        ("$$(A)", "$(A)"),
+        ("$$$(A)", "$1"),
+        ("$$$$(A)", "$$(A)"),
+        ("$A", "$A"),
+        ("$", "$"),
+        ("a$", "a$"),
+        ("$(A", "$(A"),
+        ("$(A$(A)", "$(A$(A)"),
+        ("$()", "$()"),
+        ("$)", "$)"),
+        ("é$(A)é", "é1é"),
+    ] {
+        assert_eq!(expand(text, value), expanded, "{text}");
+    }
+}
+
+fn map(name: &str, data: Value) -> Arc<ConfigMap> {
+    Arc::new(
+        serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data
+        }))
+        .unwrap(),
+    )
+}
+
+fn secret_of(name: &str, key: &str, value: &str) -> Arc<Secret> {
+    let mut secret = Secret::default();
+    secret.metadata.name = Some(name.into());
+    let value = k8s_openapi::ByteString(value.as_bytes().to_vec());
+    secret.data = Some(BTreeMap::from([(key.to_owned(), value)]));
+    Arc::new(secret)
+}
+
+fn found() -> Found {
+    Found {
+        config_maps: BTreeMap::from([("m".into(), map("m", json!({"X": "map", "Y": "map"})))]),
+        secrets: BTreeMap::from([("s".into(), secret_of("s", "X", "secret"))]),
+    }
+}
+
+fn container(json: Value) -> Container {
+    let mut whole = json!({"name": "c", "image": "reg.example/team/hello:v1"});
+    whole.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+    serde_json::from_value(whole).unwrap()
+}
+
+fn pod() -> Pod {
+    serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "p", "namespace": "n", "uid": "u",
+            "labels": {"b": "2", "a": "1\"x"}, "annotations": {"note": "hi"},
+        },
+        "spec": {
+            "nodeName": "node", "serviceAccountName": "sa",
+            "containers": [
+                {"name": "c", "resources": {"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}},
+                {"name": "free"},
+            ],
+        },
+    }))
+    .unwrap()
+}
+
+fn make(json: Value) -> Result<Vec<String>, EnvError> {
+    let pod = pod();
+    let allocatable = BTreeMap::from([
+        ("cpu".to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("4".into())),
+        ("memory".to_owned(), k8s_openapi::apimachinery::pkg::api::resource::Quantity("1Gi".into())),
+    ]);
+    let facts = Facts {
+        pod: &pod,
+        host_ip: Ipv4Addr::new(127, 64, 0, 1),
+        pod_ip: Ipv4Addr::new(127, 128, 0, 1),
+        allocatable: &allocatable,
+    };
+    let services = [("SVC_HOST".to_owned(), "1.2.3.4".to_owned()), ("X".to_owned(), "service".to_owned())];
+    let env = build(&container(json), &facts, &found(), &services)?;
+    Ok(env.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+}
+
+#[test]
+fn later_sources_win_and_services_come_last() {
+    // BEHAVIOURS 10.1.
+    for (case, lines) in [
+        (json!({}), vec!["HOSTNAME=p", "SVC_HOST=1.2.3.4", "X=service"]),
+        (
+            json!({"envFrom": [{"configMapRef": {"name": "m"}}, {"secretRef": {"name": "s"}}]}),
+            vec!["HOSTNAME=p", "X=secret", "Y=map", "SVC_HOST=1.2.3.4"],
+        ),
+        (
+            json!({"envFrom": [{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "m"}}]}),
+            vec!["HOSTNAME=p", "X=map", "Y=map", "SVC_HOST=1.2.3.4"],
+        ),
+        (
+            json!({"envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}], "env": [{"name": "P_X", "value": "env"}]}),
+            vec!["HOSTNAME=p", "P_X=env", "P_Y=map", "SVC_HOST=1.2.3.4", "X=service"],
+        ),
+        (
+            json!({"env": [{"name": "HOSTNAME", "value": "mine"}, {"name": "X"}]}),
+            vec!["HOSTNAME=mine", "X=", "SVC_HOST=1.2.3.4"],
+        ),
+    ] {
+        assert_eq!(make(case.clone()).unwrap(), lines, "{case}");
+    }
+}
+
+#[test]
+fn values_see_what_came_before_them() {
+    let env = json!({"env": [
+        {"name": "LATE", "value": "$(A)"},
+        {"name": "A", "value": "a"},
+        {"name": "B", "value": "$(A)-$(SVC_HOST)-$(Y)"},
+        {"name": "RAW", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "X"}}},
+    ], "envFrom": [{"configMapRef": {"name": "m"}}]});
+    let lines = make(env).unwrap();
+    assert!(lines.contains(&"LATE=$(A)".into()), "{lines:?}");
+    assert!(lines.contains(&"B=a-1.2.3.4-map".into()), "{lines:?}");
+}
+
+#[test]
+fn fields_and_resources() {
+    // BEHAVIOURS 10.4.
+    for (path, value) in [
+        ("metadata.name", "p"),
+        ("metadata.namespace", "n"),
+        ("metadata.uid", "u"),
+        ("metadata.labels['b']", "2"),
+        ("metadata.labels['none']", ""),
+        ("metadata.annotations['note']", "hi"),
+        ("spec.nodeName", "node"),
+        ("spec.serviceAccountName", "sa"),
+        ("status.hostIP", "127.64.0.1"),
+        ("status.podIP", "127.128.0.1"),
+        ("status.podIPs", "127.128.0.1"),
+    ] {
+        let lines =
+            make(json!({"env": [{"name": "V", "valueFrom": {"fieldRef": {"fieldPath": path}}}]})).unwrap();
+        assert_eq!(lines[1], format!("V={value}"), "{path}");
+    }
+    for (reference, value) in [
+        (json!({"resource": "limits.cpu"}), "2"),
+        (json!({"resource": "limits.cpu", "divisor": "1m"}), "1500"),
+        (json!({"resource": "requests.cpu"}), "1"),
+        (json!({"resource": "limits.memory"}), "67108864"),
+        (json!({"resource": "limits.memory", "divisor": "1Mi"}), "64"),
+        (json!({"resource": "limits.cpu", "containerName": "free"}), "4"),
+        (json!({"resource": "limits.memory", "containerName": "free"}), "1073741824"),
+        (json!({"resource": "requests.memory", "containerName": "free"}), "0"),
+    ] {
+        let env = json!({"env": [{"name": "V", "valueFrom": {"resourceFieldRef": reference}}]});
+        assert_eq!(make(env.clone()).unwrap()[1], format!("V={value}"), "{env}");
+    }
+}
+
+#[test]
+fn labels_are_sorted_lines() {
+    let pod = pod();
+    let allocatable = BTreeMap::new();
+    let ip = Ipv4Addr::LOCALHOST;
+    let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
+    assert_eq!(fields::field(&facts, "metadata.labels").unwrap(), "a=\"1\\\"x\"\nb=\"2\"");
+    assert_eq!(fields::field(&facts, "spec.other"), None);
+}
+
+#[test]
+fn what_is_missing_is_named_unless_optional() {
+    // BEHAVIOURS 10.3.
+    let key = |kind: &str, name: &str, key: &str, optional: bool| json!({"env": [{"name": "V", "valueFrom": {kind: {"name": name, "key": key, "optional": optional}}}]});
+    for (case, message) in [
+        (json!({"envFrom": [{"configMapRef": {"name": "a"}}]}), "configmap \"a\" not found"),
+        (json!({"envFrom": [{"secretRef": {"name": "a"}}]}), "secret \"a\" not found"),
+        (key("configMapKeyRef", "a", "k", false), "configmap \"a\" not found"),
+        (key("configMapKeyRef", "m", "k", false), "couldn't find key k in ConfigMap n/m"),
+        (key("secretKeyRef", "s", "k", false), "couldn't find key k in Secret n/s"),
+    ] {
+        assert_eq!(make(case.clone()).unwrap_err().0, message, "{case}");
+    }
+    for case in [
+        json!({"envFrom": [{"configMapRef": {"name": "a", "optional": true}}]}),
+        key("configMapKeyRef", "a", "k", true),
+        key("configMapKeyRef", "m", "k", true),
+        key("secretKeyRef", "a", "k", true),
+        key("secretKeyRef", "s", "k", true),
+    ] {
+        assert_eq!(make(case.clone()).unwrap(), ["HOSTNAME=p", "SVC_HOST=1.2.3.4", "X=service"], "{case}");
+    }
+}
+
+#[test]
+fn command_lines() {
+    let env = [("A".to_owned(), "1".to_owned())];
+    for (case, line) in [
+        (json!({}), vec!["hello"]),
+        (json!({"args": ["-x", "$(A)"]}), vec!["hello", "-x", "1"]),
+        (json!({"command": ["run", "$(A)"], "args": ["$$(A)", "$(B)"]}), vec!["run", "1", "$(A)", "$(B)"]),
+    ] {
+        assert_eq!(args(&container(case), &env), line);
+    }
+}
+
+#[test]
+fn host_names_are_cut() {
+    let mut pod = pod();
+    pod.metadata.name = Some(format!("{}-b", "a".repeat(62)));
+    assert_eq!(fields::hostname(&pod), "a".repeat(62));
+    pod.spec.as_mut().unwrap().hostname = Some("web".into());
+    assert_eq!(fields::hostname(&pod), "web");
+}

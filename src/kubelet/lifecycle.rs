@@ -1,0 +1,568 @@
+//! The life of one pod on its node, as a pure state machine (BEHAVIOURS 9).
+//!
+//! [`Life::step`] takes one event and the time and answers what to do. Whatever the event was, the
+//! answer follows from the whole state, so that a lost or repeated event does no harm. Nothing here
+//! waits, reads or writes: `pod.rs` acts.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
+
+use super::backoff::{Backoff, go_duration};
+
+mod container;
+
+pub(crate) use container::{Cause, Container, Ended, RestartPolicy, Role, Run, StartFailure, Waiting};
+
+/// How long `ErrImagePull` is shown before it turns into `ImagePullBackOff`.
+const FAILED_PULL_SHOWN: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A container's place in the pod: init containers first, then the others.
+pub(crate) type Slot = usize;
+
+/// Why the pod is being stopped before its own end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It has a deletionTimestamp.
+    Deleted,
+    /// `activeDeadlineSeconds` is over (BEHAVIOURS 9.11).
+    DeadlineExceeded,
+    /// The object is gone: nothing is left to report.
+    Gone,
+}
+
+/// Refused by the node (BEHAVIOURS 15.7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+/// How a pod ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Succeeded,
+    Failed,
+}
+
+/// The state of one pod on its node.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Life {
+    /// `name_namespace(uid)`, as messages name the pod.
+    pub(crate) title: String,
+    pub(crate) policy: RestartPolicy,
+    pub(crate) containers: Vec<Container>,
+    /// When the node accepted the pod.
+    pub(crate) accepted_at: Option<Timestamp>,
+    pub(crate) rejected: Option<Rejection>,
+    pub(crate) stop: Option<Stop>,
+    /// Set once nothing runs any more and nothing will.
+    pub(crate) end: Option<End>,
+    deadline_seconds: Option<i64>,
+    preparing: bool,
+    prepared: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Event {
+    /// The node takes the pod.
+    Accepted,
+    Rejected(Rejection),
+    /// Every volume is there.
+    Prepared,
+    Started {
+        slot: Slot,
+        container_id: String,
+        image_id: String,
+    },
+    StartFailed {
+        slot: Slot,
+        failure: StartFailure,
+    },
+    Exited {
+        slot: Slot,
+        ended: Ended,
+    },
+    /// A ConfigMap or Secret that something waits for may have come.
+    SourcesChanged,
+    /// An image may have come.
+    ImagesChanged,
+    /// The object says so: it has a deletionTimestamp.
+    Deleted,
+    /// The object has another `activeDeadlineSeconds`.
+    DeadlineChanged(Option<i64>),
+    /// A container has another image.
+    SpecChanged {
+        slot: Slot,
+        image: String,
+    },
+    /// The object is gone.
+    Gone,
+    /// Time went on.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Make the volumes; answered by [`Event::Prepared`].
+    Prepare,
+    /// Answered by [`Event::Started`] or [`Event::StartFailed`].
+    Start { slot: Slot },
+    /// Forget a start that was not yet answered.
+    Cancel { slot: Slot },
+    /// Answered by [`Event::Exited`].
+    Kill { slot: Slot },
+    /// Tell the user, about one container or the pod.
+    Record { slot: Option<Slot>, warning: bool, reason: &'static str, message: String },
+}
+
+impl Life {
+    /// A pod that the node sees for the first time, or again after the node was restarted: then its
+    /// containers are found in its status, and those that ran have died with the node.
+    #[must_use]
+    pub(crate) fn new(pod: &Pod, now: Timestamp) -> Self {
+        let spec = pod.spec.as_ref();
+        let policy = match spec.and_then(|spec| spec.restart_policy.as_deref()) {
+            Some("Never") => RestartPolicy::Never,
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            Some(_) | None => RestartPolicy::Always,
+        };
+        let init = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
+        let apps = spec.map_or(&[][..], |spec| &spec.containers);
+        let role = |container: &ContainerSpec| match container.restart_policy.as_deref() {
+            Some("Always") => Role::Sidecar,
+            Some(_) | None => Role::Init,
+        };
+        let containers = (init.iter().map(|container| Container::new(container, role(container))))
+            .chain(apps.iter().map(|container| Container::new(container, Role::App)))
+            .collect();
+        let mut life = Self {
+            title: title(pod),
+            policy,
+            containers,
+            accepted_at: None,
+            rejected: None,
+            stop: None,
+            end: None,
+            deadline_seconds: spec.and_then(|spec| spec.active_deadline_seconds),
+            preparing: false,
+            prepared: false,
+        };
+        if let Some(status) = &pod.status {
+            life.recover(status, now);
+        }
+        if pod.metadata.deletion_timestamp.is_some() {
+            life.stop = Some(Stop::Deleted);
+        }
+        life
+    }
+
+    fn recover(&mut self, status: &k8s_openapi::api::core::v1::PodStatus, now: Timestamp) {
+        self.accepted_at = status.start_time.as_ref().map(|time| time.0);
+        match status.phase.as_deref() {
+            Some("Succeeded") => self.end = Some(End::Succeeded),
+            Some("Failed") => self.end = Some(End::Failed),
+            Some(_) | None => {}
+        }
+        let init = status.init_container_statuses.iter().flatten();
+        let apps = status.container_statuses.iter().flatten();
+        for status in init.chain(apps) {
+            if let Some(container) = self.containers.iter_mut().find(|c| c.name == status.name) {
+                container.recover(status, now);
+            }
+        }
+        // A pod that has anything left to run begins with its init containers again, as after a
+        // reboot; with policy Never what has run stays as it is.
+        let policy = self.policy;
+        let over = self.apps().all(|c| c.ended.is_some() && !c.wants_run(policy));
+        for container in &mut self.containers {
+            let succeeded = container.ended.as_ref().is_some_and(|ended| ended.exit_code == 0);
+            container.done = succeeded && (over || policy == RestartPolicy::Never);
+        }
+    }
+
+    /// Takes one event in and answers what to do now.
+    pub(crate) fn step(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.apply(event, now, &mut actions);
+        self.advance(now, &mut actions);
+        actions
+    }
+
+    /// When [`Event::Tick`] is due, if nothing happens before.
+    #[must_use]
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
+        // What is being stopped is only waited for.
+        if self.end.is_some() || self.stop.is_some() || (self.prepared && self.is_over()) {
+            return None;
+        }
+        let containers = self.containers.iter().filter(|c| c.run == Run::Idle);
+        let retries = containers.flat_map(|c| [c.retry_at, c.flip_at]).flatten();
+        retries.chain(self.deadline()).min()
+    }
+
+    /// Whether every init container has done what the others wait for.
+    #[must_use]
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.containers.iter().all(Container::is_initialized) || self.has_app_started()
+    }
+
+    /// Whether any app container has ever run.
+    #[must_use]
+    pub(crate) fn has_app_started(&self) -> bool {
+        self.apps().any(Container::has_started)
+    }
+
+    #[must_use]
+    pub(crate) fn has_init(&self) -> bool {
+        self.containers.first().is_some_and(|container| container.role != Role::App)
+    }
+
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(|container| container.role == Role::App)
+    }
+
+    #[must_use]
+    pub(crate) fn is_starting(&self) -> bool {
+        self.containers.iter().any(|container| container.run == Run::Starting)
+    }
+
+    /// Whether something waits for an image.
+    #[must_use]
+    pub(crate) fn waits_for_image(&self) -> bool {
+        self.waits_for(Cause::Image)
+    }
+
+    /// Whether a container waits for a ConfigMap or Secret.
+    #[must_use]
+    pub(crate) fn waits_for_config(&self) -> bool {
+        self.waits_for(Cause::Config)
+    }
+
+    fn waits_for(&self, cause: Cause) -> bool {
+        let waits = |c: &Container| c.waiting.as_ref().is_some_and(|waiting| waiting.cause == cause);
+        self.end.is_none() && self.containers.iter().any(waits)
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        let seconds = self.deadline_seconds?;
+        self.accepted_at?.checked_add(jiff::SignedDuration::from_secs(seconds)).ok()
+    }
+
+    fn apply(&mut self, event: Event, now: Timestamp, actions: &mut Vec<Action>) {
+        match event {
+            Event::Accepted => {
+                self.accepted_at.get_or_insert(now);
+            }
+            Event::Rejected(rejection) => {
+                let (reason, message) = ("Rejected", rejection.message.clone());
+                let reason = rejection_reason(&rejection.reason).unwrap_or(reason);
+                actions.push(Action::Record { slot: None, warning: true, reason, message });
+                self.rejected = Some(rejection);
+                self.end = Some(End::Failed);
+            }
+            Event::Prepared => self.prepared = true,
+            Event::Started { slot, container_id, image_id } => {
+                let container = &mut self.containers[slot];
+                if container.has_started() {
+                    container.restarts = container.restarts.saturating_add(1);
+                }
+                container.run = Run::Running { started_at: now };
+                container.waiting = None;
+                container.woken = false;
+                container.pull_backoff = Backoff::default();
+                container.container_id = Some(container_id);
+                container.image_id = image_id;
+            }
+            Event::StartFailed { slot, failure } => self.start_failed(slot, failure, now, actions),
+            Event::Exited { slot, ended } => {
+                let container = &mut self.containers[slot];
+                container.run = Run::Idle;
+                container.killing = false;
+                container.done |= ended.exit_code == 0;
+                container.previous = container.ended.replace(ended);
+            }
+            Event::SourcesChanged => self.wake(Cause::Config, now),
+            Event::ImagesChanged => self.wake(Cause::Image, now),
+            Event::Deleted => {
+                self.stop.get_or_insert(Stop::Deleted);
+            }
+            Event::DeadlineChanged(seconds) => self.deadline_seconds = seconds,
+            Event::SpecChanged { slot, image } => {
+                self.containers[slot].image = image;
+                self.replace(slot, now, actions);
+            }
+            Event::Gone => self.stop = Some(Stop::Gone),
+            Event::Tick => {}
+        }
+    }
+
+    fn start_failed(&mut self, slot: Slot, failure: StartFailure, now: Timestamp, actions: &mut Vec<Action>) {
+        let container = &mut self.containers[slot];
+        container.run = Run::Idle;
+        let record = |reason, message| Action::Record { slot: Some(slot), warning: true, reason, message };
+        let (reason, message) = match failure.reason {
+            "ErrImagePull" => ("Failed", failure.message.clone()),
+            "ErrImageNeverPull" => ("ErrImageNeverPull", failure.message.clone()),
+            "InvalidImageName" => ("InspectFailed", failure.message.clone()),
+            _ => ("Failed", format!("Error: {}", failure.message)),
+        };
+        let repeated = container.waiting.as_ref().is_some_and(|w| w.message.ends_with(&failure.message));
+        if !repeated {
+            actions.push(record(reason, message));
+        }
+        container.retry_at = None;
+        container.flip_at = None;
+        if failure.retry {
+            container.pull_backoff.tried(now);
+            let wait = container.pull_backoff.wait(now).unwrap_or_default();
+            container.retry_at = now.checked_add(wait).ok();
+            if failure.reason == "ErrImagePull" {
+                container.flip_at = now.checked_add(FAILED_PULL_SHOWN).ok();
+            }
+        }
+        if std::mem::take(&mut container.woken) {
+            container.retry_at = Some(now);
+        }
+        container.waiting =
+            Some(Waiting { cause: failure.cause, reason: failure.reason, message: failure.message });
+    }
+
+    /// What waits for `cause` may be tried again now.
+    fn wake(&mut self, cause: Cause, now: Timestamp) {
+        for container in &mut self.containers {
+            if !container.waiting.as_ref().is_some_and(|waiting| waiting.cause == cause) {
+                continue;
+            }
+            container.pull_backoff = Backoff::default();
+            match container.run {
+                Run::Idle => container.retry_at = Some(now),
+                Run::Starting => container.woken = true,
+                Run::Running { .. } => {}
+            }
+        }
+    }
+
+    fn replace(&mut self, slot: Slot, now: Timestamp, actions: &mut Vec<Action>) {
+        let container = &mut self.containers[slot];
+        match container.run {
+            Run::Idle => {
+                if container.waiting.as_ref().is_some_and(|w| w.cause != Cause::Restart) {
+                    container.retry_at = Some(now);
+                }
+            }
+            Run::Starting => {
+                container.run = Run::Idle;
+                actions.push(Action::Cancel { slot });
+            }
+            Run::Running { .. } if !container.killing => {
+                container.replaced = true;
+                container.killing = true;
+                let message = format!("Container {} definition changed, will be restarted", container.name);
+                actions.push(Action::Record { slot: Some(slot), warning: false, reason: "Killing", message });
+                actions.push(Action::Kill { slot });
+            }
+            Run::Running { .. } => {}
+        }
+    }
+
+    /// What follows from the state.
+    fn advance(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.end.is_some() {
+            return;
+        }
+        if self.stop.is_none() && self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.stop = Some(Stop::DeadlineExceeded);
+            let message = super::status::DEADLINE_EXCEEDED.to_owned();
+            actions.push(Action::Record { slot: None, warning: false, reason: "DeadlineExceeded", message });
+        }
+        if self.stop.is_some() {
+            if self.stop_all(actions) {
+                self.finish(if self.stop == Some(Stop::DeadlineExceeded) {
+                    End::Failed
+                } else {
+                    self.verdict()
+                });
+            }
+            return;
+        }
+        if self.accepted_at.is_none() {
+            return;
+        }
+        if !self.prepared {
+            if !self.preparing {
+                self.preparing = true;
+                actions.push(Action::Prepare);
+            }
+            return;
+        }
+        if self.is_over() {
+            if self.stop_all(actions) {
+                self.finish(self.verdict());
+            }
+            return;
+        }
+        for slot in 0..self.containers.len() {
+            let container = &self.containers[slot];
+            let blocks = match container.role {
+                Role::Init => !container.done,
+                Role::Sidecar => !container.has_started(),
+                Role::App => false,
+            };
+            if !container.is_active() && container.wants_run(self.policy) {
+                self.start(slot, now, actions);
+            }
+            if blocks {
+                return;
+            }
+        }
+    }
+
+    /// Starts a container now, or notes when.
+    fn start(&mut self, slot: Slot, now: Timestamp, actions: &mut Vec<Action>) {
+        let title = &self.title;
+        let container = &mut self.containers[slot];
+        if container.flip_at.is_some_and(|at| at <= now)
+            && let Some(waiting) = &mut container.waiting
+        {
+            waiting.reason = "ImagePullBackOff";
+            waiting.message = format!("Back-off pulling image {:?}: {}", container.image, waiting.message);
+            let message = waiting.message.clone();
+            actions.push(Action::Record { slot: Some(slot), warning: false, reason: "BackOff", message });
+            container.flip_at = None;
+        }
+        match (&container.waiting, container.retry_at) {
+            (Some(_), Some(at)) if at > now => return,
+            (Some(_), None) => return,
+            (Some(_), Some(_)) => {}
+            (None, _) => {
+                // It has ended, or never begun.
+                let finished_at = container.ended.as_ref().map(|ended| ended.finished_at.unwrap_or(now));
+                if let Some(finished_at) = finished_at.filter(|_| !container.replaced)
+                    && let Some(wait) = container.restart_backoff.wait(finished_at)
+                    && let Ok(at) = finished_at.checked_add(wait)
+                    && at > now
+                {
+                    let name = &container.name;
+                    let message = format!(
+                        "back-off {} restarting failed container={name} pod={title}",
+                        go_duration(wait)
+                    );
+                    container.waiting =
+                        Some(Waiting { cause: Cause::Restart, reason: "CrashLoopBackOff", message });
+                    container.retry_at = Some(at);
+                    let message = format!("Back-off restarting failed container {name} in pod {title}");
+                    actions.push(Action::Record {
+                        slot: Some(slot),
+                        warning: true,
+                        reason: "BackOff",
+                        message,
+                    });
+                    return;
+                }
+            }
+        }
+        let restarts = container.waiting.as_ref().is_none_or(|w| w.cause == Cause::Restart);
+        if container.ended.is_some() && restarts && !container.replaced {
+            container.restart_backoff.tried(now);
+        }
+        container.retry_at = None;
+        container.flip_at = None;
+        container.replaced = false;
+        container.run = Run::Starting;
+        actions.push(Action::Start { slot });
+    }
+
+    /// Whether nothing is left to run but sidecars.
+    fn is_over(&self) -> bool {
+        let failed_init = self.containers.iter().any(|c| {
+            c.role == Role::Init
+                && !c.is_active()
+                && !c.done
+                && c.ended.is_some()
+                && !c.wants_run(self.policy)
+        });
+        let apps_over = self.apps().all(|c| c.has_started() && !c.is_active() && !c.wants_run(self.policy));
+        apps_over || (failed_init && !self.has_app_started())
+    }
+
+    /// Kills what runs, sidecars last and in reverse; whether nothing runs any more.
+    fn stop_all(&mut self, actions: &mut Vec<Action>) -> bool {
+        let is_sidecar = |container: &Container| container.role == Role::Sidecar;
+        for slot in 0..self.containers.len() {
+            if !is_sidecar(&self.containers[slot]) || self.stop == Some(Stop::Gone) {
+                self.kill(slot, actions);
+            }
+        }
+        if self.containers.iter().any(|c| !is_sidecar(c) && c.is_active()) {
+            return false;
+        }
+        if let Some(slot) = self.containers.iter().rposition(Container::is_active) {
+            self.kill(slot, actions);
+            // A start that was cancelled leaves nothing to wait for.
+            return !self.containers[slot].is_active() && self.stop_all(actions);
+        }
+        true
+    }
+
+    fn kill(&mut self, slot: Slot, actions: &mut Vec<Action>) {
+        let quietly = self.stop == Some(Stop::Gone);
+        let container = &mut self.containers[slot];
+        match container.run {
+            Run::Idle => {}
+            Run::Starting => {
+                container.run = Run::Idle;
+                actions.push(Action::Cancel { slot });
+            }
+            Run::Running { .. } => {
+                if !container.killing {
+                    container.killing = true;
+                    if !quietly {
+                        let message = format!("Stopping container {}", container.name);
+                        let reason = "Killing";
+                        actions.push(Action::Record { slot: Some(slot), warning: false, reason, message });
+                    }
+                    actions.push(Action::Kill { slot });
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, end: End) {
+        for container in &mut self.containers {
+            // What has run is shown by how it ended, not by what it would have waited for.
+            if container.ended.is_some() {
+                container.waiting = None;
+            }
+        }
+        self.end = Some(end);
+    }
+
+    /// Success if every container that had to succeed did.
+    fn verdict(&self) -> End {
+        let succeeded = self.containers.iter().all(|c| match c.role {
+            Role::Init => c.done,
+            Role::Sidecar => true,
+            Role::App => c.ended.as_ref().is_some_and(|ended| ended.exit_code == 0),
+        });
+        if succeeded { End::Succeeded } else { End::Failed }
+    }
+}
+
+/// `name_namespace(uid)`
+fn title(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}_{}({})", text(&meta.name), text(&meta.namespace), text(&meta.uid))
+}
+
+/// Event reasons are a fixed set.
+fn rejection_reason(reason: &str) -> Option<&'static str> {
+    ["OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods", "NodeAffinity", "TaintToleration"]
+        .into_iter()
+        .find(|known| *known == reason)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! Starting one container: image, environment, mounts, and the run itself; and how a run's end is
+//! told.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
+
+use super::api::ApiError;
+use super::fields::{self, Facts};
+use super::lifecycle::{Cause, Ended, StartFailure};
+use super::nodes::NodeContext;
+use super::volume::Volumes;
+use super::{env, sources};
+use crate::client;
+use crate::runtime::log::Log;
+use crate::runtime::{self, Exit, fs};
+
+/// Exit code of a trap: what a process killed by SIGABRT has.
+const TRAPPED: i32 = 134;
+/// Exit code of a run that was killed, or took too much memory: as by SIGKILL.
+const KILLED: i32 = 137;
+/// The longest termination message, in bytes, and the longest of all of a pod's together.
+const MESSAGE_BYTES_MAX: usize = 4096;
+const POD_MESSAGE_BYTES_MAX: usize = 12 << 10;
+/// What of the log may stand in for a message.
+const MESSAGE_LOG_LINES: usize = 80;
+const MESSAGE_LOG_BYTES: usize = 2048;
+/// The most a guest may write where its termination message goes.
+const MESSAGE_DIR_BYTES_MAX: u64 = 64 << 10;
+
+/// A run that has begun.
+pub(crate) struct Begun {
+    pub(crate) container: Arc<runtime::Container>,
+    pub(crate) container_id: String,
+    pub(crate) image_id: String,
+    pub(crate) log: Arc<Log>,
+    pub(crate) message: Option<MessageFile>,
+}
+
+/// Where a guest leaves its termination message.
+pub(crate) struct MessageFile {
+    volume: Arc<fs::Volume>,
+    name: String,
+}
+
+/// What a start needs besides the pod.
+pub(crate) struct Start {
+    pub(crate) node: Arc<NodeContext>,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) pod_ip: std::net::Ipv4Addr,
+    pub(crate) volumes: Arc<Volumes>,
+    /// The container, by its place: init containers first.
+    pub(crate) slot: usize,
+    /// Counts the container's runs.
+    pub(crate) run: i32,
+}
+
+/// A pod's containers in the order of their slots, and whether each is an init container.
+pub(crate) fn container(pod: &Pod, slot: usize) -> Option<(&ContainerSpec, bool)> {
+    let spec = pod.spec.as_ref()?;
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    match init.get(slot) {
+        Some(container) => Some((container, true)),
+        None => spec.containers.get(slot - init.len()).map(|container| (container, false)),
+    }
+}
+
+/// Starts a container's run. Events tell the user how far it came.
+pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
+    let Start { node, pod, pod_ip, volumes, slot, run } = start;
+    let (container, is_init) = container(&pod, slot).expect("a pod's containers do not change in number");
+    let image_name = container.image.as_deref().unwrap_or_default();
+    let image = node.config.images.get(image_name, container.image_pull_policy.as_deref()).await?;
+
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let found = sources::fetch(&*node.api, namespace, env::sources(container)).await.map_err(unreachable)?;
+    let facts = Facts { pod: &pod, host_ip: node.config.ip(), pod_ip, allocatable: &node.config.capacity };
+    let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    let services = node.shared.services.variables(namespace, links);
+    let env = env::build(container, &facts, &found, &services).map_err(|error| config(error.0))?;
+    let mut mounts = volumes.mounts(container, &env).map_err(config)?;
+    let message = if node.config.images.run_code() { message_file(container, &mounts) } else { None };
+    if let Some((mount, _)) = &message {
+        mounts.push(mount.clone());
+    }
+
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+    let delay = node.config.runtime.start_delay(&annotations);
+    if !delay.is_zero() {
+        node.shared.clock.sleep(delay).await;
+    }
+    let log = Arc::new(Log::new(node.shared.clock, node.config.log_bytes_max));
+    let memory = fields::limit(container, "memory")
+        .or_else(|| node.config.capacity.get("memory").map(crate::kind::quantity::Amount::of));
+    let image_id = image.digest().to_owned();
+    let spec = runtime::ContainerSpec {
+        label: format!("{namespace}/{name}/{}", container.name),
+        image,
+        args: env::args(container, &env),
+        env,
+        working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
+        mounts,
+        memory_limit: memory.and_then(|amount| u64::try_from(amount.units()).ok()),
+        cpu_limit: fields::limit(container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
+        output: log.clone(),
+        annotations,
+    };
+    node.shared.logs.open(uid).begin(&container.name, log.clone());
+    let running = Arc::new(node.config.runtime.start(spec).await);
+
+    let part = if is_init { "initContainers" } else { "containers" };
+    let about = client::reference(&*pod, Some(format!("spec.{part}{{{}}}", container.name)));
+    let record = |reason, message| node.api.record(&about, false, reason, message);
+    record("Pulled", format!("Container image {image_name:?} already present on machine"));
+    record("Created", format!("Created container: {}", container.name));
+    record("Started", format!("Started container {}", container.name));
+    let version = node.config.runtime.version();
+    let scheme = version.split("://").next().unwrap_or("wasm");
+    Ok(Begun {
+        container: running,
+        container_id: format!("{scheme}://{uid}.{}.{run}", container.name),
+        image_id,
+        log,
+        message: message.map(|(_, file)| file),
+    })
+}
+
+fn config(message: String) -> StartFailure {
+    StartFailure { cause: Cause::Config, reason: "CreateContainerConfigError", message, retry: false }
+}
+
+fn unreachable(error: ApiError) -> StartFailure {
+    StartFailure {
+        cause: Cause::Config,
+        reason: "CreateContainerConfigError",
+        message: format!("cannot read the sources of the environment: {error}"),
+        retry: true,
+    }
+}
+
+/// A small writable directory for the termination message, unless the pod's own volumes lie there.
+fn message_file(container: &ContainerSpec, mounts: &[fs::Mount]) -> Option<(fs::Mount, MessageFile)> {
+    let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    let (dir, name) = path.rsplit_once('/')?;
+    let taken = |mount: &fs::Mount| mount.path == dir || path.starts_with(&format!("{}/", mount.path));
+    if dir.is_empty() || name.is_empty() || mounts.iter().any(|mount| taken(mount) || mount.path == path) {
+        return None;
+    }
+    let volume = fs::Volume::empty_dir(MESSAGE_DIR_BYTES_MAX);
+    let mount = fs::Mount { path: dir.to_owned(), volume: volume.clone(), sub_path: None, read_only: false };
+    Some((mount, MessageFile { volume, name: name.to_owned() }))
+}
+
+/// How a run ended, in the status' words (BEHAVIOURS 9.6, 9.13).
+///
+/// A program's own code is kept as far as WASI carries it. A trap is `Error` 134 with the trap's
+/// text as its message; too much memory is `OOMKilled` 137; what the node killed is `Error` 137.
+pub(crate) fn ended(
+    pod: &Pod,
+    slot: usize,
+    exit: Exit,
+    begun: &Begun,
+    started_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Ended {
+    let (exit_code, reason, trap) = match exit {
+        Exit::Code(0) => (0, "Completed", None),
+        Exit::Code(code) => (code, "Error", None),
+        Exit::Trap(text) => (TRAPPED, "Error", Some(text)),
+        Exit::OutOfMemory => (KILLED, "OOMKilled", None),
+        Exit::Killed => (KILLED, "Error", None),
+    };
+    let policy =
+        container(pod, slot).and_then(|(container, _)| container.termination_message_policy.as_deref());
+    let written = begun.message.as_ref().and_then(|file| file.volume.read(&file.name));
+    let containers = pod
+        .spec
+        .as_ref()
+        .map_or(1, |spec| spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len));
+    let bytes_max = MESSAGE_BYTES_MAX.min(POD_MESSAGE_BYTES_MAX / containers.max(1));
+    let message = match written.filter(|written| !written.is_empty()) {
+        Some(written) => Some(String::from_utf8_lossy(&written).into_owned()),
+        None if trap.is_some() => trap,
+        None if exit_code != 0 && policy == Some("FallbackToLogsOnError") => {
+            Some(begun.log.tail(MESSAGE_LOG_LINES, MESSAGE_LOG_BYTES))
+        }
+        None => None,
+    };
+    Ended {
+        exit_code,
+        reason: reason.to_owned(),
+        message: message.map(|text| last_bytes(text, bytes_max)).filter(|text| !text.is_empty()),
+        started_at,
+        finished_at: Some(now),
+        container_id: Some(begun.container_id.clone()),
+    }
+}
+
+/// At most `bytes_max` from the end, whole characters.
+fn last_bytes(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let mut start = text.len() - bytes_max;
+        while !text.is_char_boundary(start) {
+            start += 1;
+        }
+        text.drain(..start);
+    }
+    text
+}

@@ -1,0 +1,150 @@
+use super::*;
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+
+fn pod() -> Pod {
+    serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "n", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "2"}}}]},
+    }))
+    .unwrap()
+}
+
+fn found() -> Found {
+    let map: ConfigMap = serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
+        "data": {"a": "1", "b": "2"}, "binaryData": {"bin": "AAE="},
+    }))
+    .unwrap();
+    let secret: Secret = serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"key": "c2VjcmV0"},
+    }))
+    .unwrap();
+    Found {
+        config_maps: BTreeMap::from([("m".into(), Arc::new(map))]),
+        secrets: BTreeMap::from([("s".into(), Arc::new(secret))]),
+    }
+}
+
+/// `path mode content` of each file, or the error.
+fn files(volume: Value) -> Result<Vec<String>, String> {
+    let mut whole = json!({"name": "v"});
+    whole.as_object_mut().unwrap().extend(volume.as_object().unwrap().clone());
+    let volume: Volume = serde_json::from_value(whole).unwrap();
+    let (pod, allocatable, ip) = (pod(), BTreeMap::new(), Ipv4Addr::LOCALHOST);
+    let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
+    Ok(match content(&volume, &facts, &found())? {
+        Content::Files(files) => files
+            .iter()
+            .map(|(path, file)| format!("{path} {:o} {:?}", file.mode, file.content).replace("b\"", "\""))
+            .collect(),
+        Content::Empty { bytes_max } => vec![format!("empty {bytes_max}")],
+    })
+}
+
+#[test]
+fn projections() {
+    // BEHAVIOURS 10.7.
+    for (volume, expected) in [
+        (json!({"configMap": {"name": "m"}}), vec![r#"a 644 "1""#, r#"b 644 "2""#, r#"bin 644 "\0\x01""#]),
+        (
+            json!({"configMap": {"name": "m", "defaultMode": 0o400, "items": [
+                {"key": "a", "path": "x/y"}, {"key": "b", "path": "z", "mode": 0o755},
+            ]}}),
+            vec![r#"x/y 400 "1""#, r#"z 755 "2""#],
+        ),
+        (json!({"secret": {"secretName": "s", "defaultMode": 0o600}}), vec![r#"key 600 "secret""#]),
+        (json!({"configMap": {"name": "none", "optional": true}}), vec![]),
+        (json!({"secret": {"secretName": "none", "optional": true}}), vec![]),
+        (
+            json!({"configMap": {"name": "m", "optional": true, "items": [
+                {"key": "none", "path": "x"}, {"key": "a", "path": "y"},
+            ]}}),
+            vec![r#"y 644 "1""#],
+        ),
+        (
+            json!({"downwardAPI": {"items": [
+                {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+                {"path": "cpu", "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu"}, "mode": 0o444},
+            ]}}),
+            vec![r#"cpu 444 "2""#, r#"labels 644 "app=\"web\"""#],
+        ),
+        (
+            json!({"projected": {"defaultMode": 0o440, "sources": [
+                {"configMap": {"name": "m", "items": [{"key": "a", "path": "all/a"}]}},
+                {"secret": {"name": "s"}},
+                {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+            ]}}),
+            vec![r#"all/a 440 "1""#, r#"key 440 "secret""#, r#"name 440 "p""#],
+        ),
+        (json!({"emptyDir": {}}), vec!["empty 268435456"]),
+        (json!({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}), vec!["empty 1048576"]),
+    ] {
+        assert_eq!(files(volume.clone()).unwrap(), expected, "{volume}");
+    }
+}
+
+#[test]
+fn what_cannot_be_made_says_why() {
+    for (volume, message) in [
+        (json!({"configMap": {"name": "none"}}), "configmap \"none\" not found"),
+        (json!({"secret": {"secretName": "none"}}), "secret \"none\" not found"),
+        (
+            json!({"configMap": {"name": "m", "items": [{"key": "k", "path": "x"}]}}),
+            "configmap references non-existent config key: k",
+        ),
+        (
+            json!({"secret": {"secretName": "s", "items": [{"key": "k", "path": "x"}]}}),
+            "references non-existent secret key: k",
+        ),
+        (
+            json!({"hostPath": {"path": "/"}}),
+            "this node has configMap, secret, downwardAPI, projected and emptyDir volumes only; choose one of them",
+        ),
+    ] {
+        assert_eq!(files(volume.clone()).unwrap_err(), message, "{volume}");
+    }
+    let error = MountError { volume: "v".into(), cause: "configmap \"a\" not found".into() };
+    assert_eq!(error.to_string(), "MountVolume.SetUp failed for volume \"v\" : configmap \"a\" not found");
+}
+
+#[test]
+fn only_mounted_volumes_are_made() {
+    let mut pod = pod();
+    let spec = pod.spec.as_mut().unwrap();
+    spec.volumes = serde_json::from_value(json!([
+        {"name": "used", "configMap": {"name": "m"}}, {"name": "unused", "secret": {"secretName": "none"}},
+    ]))
+    .unwrap();
+    spec.containers[0].volume_mounts =
+        serde_json::from_value(json!([{"name": "used", "mountPath": "/etc/config/"}])).unwrap();
+    assert_eq!(sources(&pod), [Source::config_map("m")]);
+    let (allocatable, ip) = (BTreeMap::new(), Ipv4Addr::LOCALHOST);
+    let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
+    let volumes = Volumes::make(&facts, &found()).unwrap();
+    let mounts = volumes.mounts(&pod.spec.as_ref().unwrap().containers[0], &[]).unwrap();
+    assert_eq!((mounts[0].path.as_str(), &mounts[0].sub_path), ("/etc/config", &None));
+}
+
+#[test]
+fn parts_of_volumes() {
+    // BEHAVIOURS 10.9.
+    let env = [("NAME".to_owned(), "x".to_owned()), ("UP".to_owned(), "..".to_owned())];
+    for (plain, expression, expected) in [
+        (None, None, Ok(None)),
+        (Some(""), None, Ok(None)),
+        (Some("a/b"), None, Ok(Some("a/b"))),
+        (None, Some("logs/$(NAME)"), Ok(Some("logs/x"))),
+        (None, Some("$(NONE)"), Err("failed to expand subPathExpr \"$(NONE)\": missing value for \"NONE\"")),
+        (Some("/a"), None, Err("failed to prepare subPath \"/a\": must be a relative path without '..'")),
+        (
+            None,
+            Some("$(UP)/a"),
+            Err("failed to prepare subPath \"../a\": must be a relative path without '..'"),
+        ),
+    ] {
+        let result = sub_path(plain, expression, &env);
+        assert_eq!(result.as_ref().map(Option::as_deref).map_err(String::as_str), expected);
+    }
+}
