@@ -82,8 +82,8 @@ impl Clock {
     }
 }
 
-/// Sleeps on the calling thread, for the few threads that are not tasks (the engine's epoch ticker).
-/// Never called in virtual time.
+/// Sleeps really, whatever the clock, on the calling thread: for the few threads that are not tasks,
+/// such as the engine's epoch ticker, which interrupts runaway guests in virtual time too.
 pub fn sleep_thread(duration: Duration) {
     std::thread::sleep(duration);
 }

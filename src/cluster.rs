@@ -1,1 +1,293 @@
-//! Skeleton.
+//! Wiring: builds every part, starts it, stops it in reverse.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::runtime::Handle;
+
+use crate::apiserver::authn::User;
+use crate::apiserver::http::Server;
+use crate::apiserver::pki::{Pki, PkiError};
+use crate::apiserver::request::{LogOptions, LogStream};
+use crate::apiserver::{self, Api, NodeAccess, Parts, kubeconfig};
+use crate::client::{Client, Recorder};
+use crate::clock::Clock;
+use crate::controller::{self, Controllers};
+use crate::guests;
+use crate::kubelet::image::{ImageStore, Images, StoreError};
+use crate::kubelet::{self, Kubelets, Logs, NodeConfig};
+use crate::random::Random;
+use crate::runtime::log::LogQuery;
+use crate::runtime::sim::SimRuntime;
+use crate::runtime::wasm::{self, WasmRuntime};
+use crate::scheduler::{self, Scheduler};
+use crate::store::{self, OpenError, Store};
+
+/// What a cluster is to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `None` keeps everything in memory.
+    pub data_dir: Option<PathBuf>,
+    /// Bytes of history on disk, besides the current state.
+    pub history_bytes: u64,
+    /// `None` serves in process only.
+    pub listen: Option<SocketAddr>,
+    /// Nodes that run WebAssembly, named `node-0`, `node-1`, …
+    pub nodes: u32,
+    /// Nodes that play scripts, named `sim-0`, `sim-1`, …
+    pub sim_nodes: u32,
+    /// A data directory whose imported images may be used, if it is not `data_dir`.
+    pub image_dir: Option<PathBuf>,
+    /// Images by name that exist in this cluster only; with any, `image_dir` is not looked at.
+    pub images: Vec<(String, Bytes)>,
+    /// Virtual time from this moment on, and the seed of all chance. Needs
+    /// [`crate::clock::virtual_runtime`].
+    pub virtual_time: Option<(Timestamp, u64)>,
+}
+
+impl Default for Config {
+    /// One node, in memory, in process.
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            history_bytes: store::HISTORY_BYTES_DEFAULT,
+            listen: None,
+            nodes: 1,
+            sim_nodes: 0,
+            image_dir: None,
+            images: Vec::new(),
+            virtual_time: None,
+        }
+    }
+}
+
+/// Why a cluster cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot open the store: {0}")]
+    Store(#[source] OpenError),
+    #[error("cannot prepare the cluster's certificates: {0}")]
+    Pki(#[source] PkiError),
+    #[error("cannot serve the API: {0}; choose another address with --listen")]
+    Listen(#[source] std::io::Error),
+    #[error("cannot start the threads that guests run on: {0}")]
+    Threads(#[source] std::io::Error),
+    #[error("cannot prepare the runtime: {0}")]
+    Runtime(#[source] wasm::RuntimeError),
+    #[error("cannot use the image: {0}")]
+    Image(#[source] StoreError),
+    #[error("cannot make the cluster's first objects: {0}")]
+    Bootstrap(#[source] apiserver::Error),
+}
+
+/// Where the API is said to be when nothing serves it over the network.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
+
+/// A running cluster.
+pub struct Cluster {
+    clock: Clock,
+    store: Store,
+    api: Api,
+    pki: Pki,
+    server: Option<Server>,
+    controllers: controller::Handle,
+    scheduler: scheduler::Handle,
+    kubelets: Kubelets,
+    guests: GuestThreads,
+}
+
+impl Cluster {
+    /// Starts every part. To be called inside a tokio runtime.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (clock, random) = match config.virtual_time {
+            Some((start, seed)) => (Clock::starting_at(start), Random::from_seed(seed)),
+            None => (Clock::real(), Random::from_os()),
+        };
+        let store = match &config.data_dir {
+            Some(data_dir) => {
+                let options =
+                    store::Options { directory: data_dir.join("store"), history_bytes: config.history_bytes };
+                Store::open(&options).map_err(StartError::Store)?
+            }
+            None => Store::ephemeral(),
+        };
+        let guests = GuestThreads::start(clock).map_err(StartError::Threads)?;
+        let nodes = nodes(&config, clock, &random, &guests.handle())?;
+        let pki_dir = config.data_dir.as_ref().map(|data_dir| data_dir.join("pki"));
+        // The certificate always covers loopback; an address that somebody chose is added.
+        let names: Vec<String> = config.listen.iter().map(|address| address.ip().to_string()).collect();
+        let pki = Pki::load_or_create_for(pki_dir.as_deref(), clock, &names).map_err(StartError::Pki)?;
+        let logs = Logs::default();
+        let node_access = Arc::new(NodeLogs { logs: logs.clone(), clock });
+        let api = Api::new(Parts { store: store.clone(), clock, random: random.clone(), nodes: node_access });
+
+        let server = match config.listen {
+            Some(address) => {
+                let server = Server::start(api.clone(), &pki, address, clock).await;
+                Some(server.map_err(StartError::Listen)?)
+            }
+            None => None,
+        };
+        let api_address = server.as_ref().map_or(NOWHERE, Server::address);
+
+        let manager = Client::new(api.clone(), User::component("kube-controller-manager"));
+        let settings = controller::Config { ca_pem: pki.ca_pem().to_owned(), api_address };
+        let admin = Client::new(api.clone(), User::admin());
+        controller::bootstrap(&admin, &settings).await.map_err(StartError::Bootstrap)?;
+        let recorder = Recorder::start(manager.clone(), clock, "controller-manager", None);
+        let controllers = Controllers::start(manager, recorder, clock, &settings);
+
+        let scheduling = Client::new(api.clone(), User::component("kube-scheduler"));
+        let recorder = Recorder::start(scheduling.clone(), clock, "default-scheduler", None);
+        let scheduler = Scheduler::start(scheduling, recorder, clock, random.clone());
+
+        let kubelets = Kubelets::start(kubelet::Parts {
+            client: admin,
+            client_for: {
+                let api = api.clone();
+                Box::new(move |node| Client::new(api.clone(), User::node(node)))
+            },
+            clock,
+            random,
+            nodes,
+            logs,
+        });
+        Ok(Self { clock, store, api, pki, server, controllers, scheduler, kubelets, guests })
+    }
+
+    /// Returns once every node is Ready.
+    pub async fn ready(&self) -> Result<(), apiserver::Error> {
+        self.kubelets.ready().await
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// A door for the administrator.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.api.clone(), User::admin())
+    }
+
+    /// The API's URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let mut address = self.server.as_ref().map_or(NOWHERE, Server::address);
+        if address.ip().is_unspecified() {
+            address.set_ip(NOWHERE.ip());
+        }
+        format!("https://{address}")
+    }
+
+    /// The administrator's kubeconfig.
+    #[must_use]
+    pub fn kubeconfig(&self) -> String {
+        let (certificate, key) = self.pki.client(&User::admin());
+        kubeconfig::render(&self.url(), self.pki.ca_pem(), &certificate, &key)
+    }
+
+    /// Stops every part, the last started first. What was acknowledged stays acknowledged.
+    pub async fn shutdown(self) {
+        if let Some(server) = self.server {
+            server.shutdown().await;
+        }
+        self.scheduler.shutdown().await;
+        self.controllers.shutdown().await;
+        self.kubelets.shutdown().await;
+        self.store.close();
+        drop(self.guests);
+    }
+}
+
+/// Threads for guests, apart from the control plane's: `event_interval(1)` keeps their timers exact
+/// beside guests that compute. `None` in virtual time, where there is one thread for all.
+struct GuestThreads(Option<tokio::runtime::Runtime>);
+
+impl GuestThreads {
+    fn start(clock: Clock) -> std::io::Result<Self> {
+        if clock.is_virtual() {
+            return Ok(Self(None));
+        }
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.thread_name("guest").event_interval(1).enable_all().build().map(|runtime| Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for GuestThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Waiting for its threads is not allowed among tasks, and nothing is left to wait for.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn nodes(
+    config: &Config,
+    clock: Clock,
+    random: &Random,
+    guests: &Handle,
+) -> Result<Vec<NodeConfig>, StartError> {
+    let images_of = |data_dir: &Path| ImageStore::on_disk(data_dir.join("images"));
+    let images = match config.data_dir.as_deref().or(config.image_dir.as_deref()) {
+        Some(data_dir) if config.images.is_empty() => images_of(data_dir),
+        Some(_) | None => ImageStore::in_memory(),
+    };
+    let images = images.with_built_in(guests::builtin());
+    for (name, wasm) in &config.images {
+        images.import(name, wasm).map_err(StartError::Image)?;
+    }
+    let cache_dir =
+        config.data_dir.as_deref().or(config.image_dir.as_deref()).map(|dir| dir.join("compiled"));
+    let options = wasm::Options { clock, random: random.clone(), guests: guests.clone(), cache_dir };
+    let runs = WasmRuntime::new(options).map_err(StartError::Runtime)?;
+    let images = Images::local(Arc::new(images), runs.clone());
+    let plays = SimRuntime::new(clock, random.clone(), guests.clone());
+    let any = Images::any(plays.clone());
+
+    let wasm =
+        (0..config.nodes).map(|i| NodeConfig::wasm(&format!("node-{i}"), i, runs.clone(), images.clone()));
+    let sim = (0..config.sim_nodes)
+        .map(|i| NodeConfig::sim(&format!("sim-{i}"), config.nodes + i, plays.clone(), any.clone()));
+    Ok(wasm.chain(sim).collect())
+}
+
+/// What the API asks of nodes: their kubelets are in this process.
+struct NodeLogs {
+    logs: Logs,
+    clock: Clock,
+}
+
+#[async_trait]
+impl NodeAccess for NodeLogs {
+    async fn logs(
+        &self,
+        pod: &Pod,
+        container: &str,
+        options: &LogOptions,
+    ) -> Result<LogStream, apiserver::Error> {
+        let since =
+            options.since_seconds.map(|seconds| self.clock.now() - jiff::SignedDuration::from_secs(seconds));
+        let query = LogQuery {
+            follow: options.follow,
+            since: since.or(options.since_time),
+            timestamps: options.timestamps,
+            tail_lines: options.tail_lines,
+            limit_bytes: options.limit_bytes,
+        };
+        self.logs
+            .read(pod, container, options.previous, &query)
+            .map_err(|no_log| apiserver::Error::bad_request(no_log.to_string()))
+    }
+}

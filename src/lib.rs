@@ -15,6 +15,7 @@ pub mod client;
 pub mod controller;
 pub mod scheduler;
 
+pub mod guests;
 pub mod runtime;
 
 pub mod kubelet;

@@ -1,1 +1,46 @@
-//! Skeleton.
+//! The benchmark harness: scenarios, measurements, reports.
+//!
+//! A scenario starts what it measures, measures it, and gives a [`Report`] that says beside each
+//! figure under which conditions it was taken. One line in [`SCENARIOS`] makes it known.
+
+mod footprint;
+mod pods;
+mod report;
+
+use std::error::Error;
+
+pub use report::{Figure, Report};
+
+/// What a scenario may be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many of what the scenario counts.
+    pub count: u32,
+    pub nodes: u32,
+    /// Keep data on disk, in a temporary directory; else in memory.
+    pub durable: bool,
+    /// Simulated nodes instead of nodes that run code.
+    pub simulated: bool,
+}
+
+/// One scenario by its name.
+pub struct Scenario {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: fn(&Options) -> Result<Report, Failure>,
+}
+
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+pub static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "pods",
+        about: "create pods that exit at once until all have Succeeded; then the latency from create to Running",
+        run: pods::run,
+    },
+    Scenario {
+        name: "footprint",
+        about: "start `coracle up` beside this process: time to ready, memory, CPU and wake-ups when idle, binary size",
+        run: footprint::run,
+    },
+];

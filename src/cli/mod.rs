@@ -1,1 +1,115 @@
-//! Skeleton.
+//! The command line: one file a command. A contract that tests and users rely on.
+
+mod bench;
+mod image;
+mod progress;
+mod run;
+mod up;
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use etcetera::BaseStrategy;
+use tracing_subscriber::EnvFilter;
+
+/// Why a command failed: every error knows what was attempted, on what, and often the mend.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(
+    name = "coracle",
+    version,
+    about = "A whole Kubernetes cluster in one small binary, whose pods are WebAssembly",
+    after_help = "First steps:\n  \
+        coracle up                                       start a cluster; leave it running\n  \
+        export KUBECONFIG=<the path that `up` prints>    in another terminal\n  \
+        kubectl run hello --image=coracle.dev/hello --restart=Never\n  \
+        kubectl logs hello\n\n\
+        Just one program, no cluster to keep:\n  \
+        coracle run hello.wasm -- first second\n\n\
+        Logs of Coracle itself go to stderr; RUST_LOG=coracle=debug shows each decision."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Up(up::Up),
+    Run(run::Run),
+    Image(image::Image),
+    Bench(bench::Bench),
+}
+
+/// Runs the command; the number is the process's exit code.
+pub fn run(cli: Cli) -> Result<u8, Failure> {
+    match cli.command {
+        Command::Up(up) => up.run().map(|()| 0),
+        Command::Run(run) => run.run(),
+        Command::Image(image) => image.run().map(|()| 0),
+        Command::Bench(bench) => bench.run().map(|()| 0),
+    }
+}
+
+/// Sends Coracle's own log to stderr: warnings and worse, or what `RUST_LOG` says.
+pub fn install_tracing() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+}
+
+/// An error and its causes as one line.
+#[must_use]
+pub fn one_line(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    line.replace('\n', " ")
+}
+
+/// Where a cluster keeps its data.
+#[derive(clap::Args, Clone, Debug)]
+struct DataDir {
+    /// Where objects and images are kept [default: coracle in the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataDir {
+    fn path(&self) -> Result<PathBuf, Failure> {
+        if let Some(path) = &self.data_dir {
+            return Ok(path.clone());
+        }
+        let base = etcetera::choose_base_strategy().map_err(|error| {
+            format!("cannot tell the user's data directory ({error}); name one with --data-dir")
+        })?;
+        Ok(base.data_dir().join("coracle"))
+    }
+}
+
+/// The control plane's runtime: its own threads, so that guests cannot delay it.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .thread_name("coracle")
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime's threads: {error}").into())
+}
+
+/// Reads a file that the user named.
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()).into())
+}
+
+/// How long a command waits for a cluster to be ready before it says that something is wrong.
+const READY_WITHIN: Duration = Duration::from_secs(60);

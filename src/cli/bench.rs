@@ -1,0 +1,58 @@
+//! `coracle bench`: the benchmark harness.
+
+use std::path::PathBuf;
+
+use super::Failure;
+use super::progress::Progress;
+use crate::bench::{Options, SCENARIOS};
+
+/// Measure a scenario and print its figures with their conditions
+///
+/// Scenarios: `pods` creates pods that exit at once until all have Succeeded, then takes the latency
+/// from create to Running; `footprint` starts `coracle up` and looks at an idle cluster.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  coracle bench pods --count 10000\n  \
+    coracle bench pods --durable --json pods.json\n  \
+    coracle bench pods --simulated --nodes 1000 --count 10000\n  coracle bench footprint")]
+pub(super) struct Bench {
+    #[arg(value_parser = SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>())]
+    scenario: String,
+    /// How many of what the scenario counts
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    count: u32,
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    nodes: u32,
+    /// Keep data on disk, in a temporary directory
+    #[arg(long)]
+    durable: bool,
+    /// Simulated nodes instead of nodes that run code
+    #[arg(long)]
+    simulated: bool,
+    /// Also write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl Bench {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let scenario = SCENARIOS
+            .iter()
+            .find(|scenario| scenario.name == self.scenario)
+            .expect("clap takes known scenarios only");
+        let options = Options {
+            count: self.count,
+            nodes: self.nodes,
+            durable: self.durable,
+            simulated: self.simulated,
+        };
+        let progress = Progress::start(scenario.about);
+        let report = (scenario.run)(&options)?;
+        progress.finish();
+        print!("{report}");
+        if let Some(path) = &self.json {
+            std::fs::write(path, serde_json::to_vec_pretty(&report)?)
+                .map_err(|error| format!("cannot write the report to {}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+}
