@@ -1,1 +1,15 @@
+//! The integration tests: one binary, real clusters on free ports, real kubectl.
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
+mod harness;
+
+mod client_library;
+mod control_plane;
+mod crash;
+mod guest;
+mod kubectl;
+mod pods;
+mod restart;
+mod simulated;
+mod tidy;
+mod virtual_time;

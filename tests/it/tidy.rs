@@ -1,0 +1,187 @@
+//! House rules: imports run downwards, packages stay home, nothing is left half done.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The layers from the bottom up, each with the layers it may use. `controller`, `scheduler` and
+/// `kubelet` meet only through objects, so none may use another.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("random", &[]),
+    ("kind", &[]),
+    ("store", &["kind", "clock"]),
+    ("apiserver", &["kind", "store", "clock", "random"]),
+    ("client", &["kind", "store", "apiserver", "clock"]),
+    ("controller", &["kind", "client", "apiserver", "clock", "random"]),
+    ("scheduler", &["kind", "client", "apiserver", "clock", "random"]),
+    ("guests", &[]),
+    ("runtime", &["clock", "random"]),
+    ("kubelet", &["kind", "client", "apiserver", "runtime", "clock", "random"]),
+    ("cluster", &["*"]),
+    ("bench", &["*"]),
+    ("cli", &["*"]),
+    ("main", &["*"]),
+    ("lib", &["*"]),
+];
+
+/// Where a package may be named; replacing one is a change to one folder.
+const HOMES: &[(&str, &[&str])] = &[
+    ("wasmtime", &["src/runtime/"]),
+    ("hyper", &["src/apiserver/http"]),
+    ("rustls", &["src/apiserver/"]),
+    ("clap", &["src/cli/", "src/main.rs"]),
+    ("json_patch", &["src/apiserver/"]),
+    ("prometheus_client", &["src/apiserver/"]),
+    ("indicatif", &["src/cli/"]),
+];
+
+const LINES_MAX: usize = 800;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file under `folder`, with its path from the root.
+fn sources(folder: &str) -> BTreeMap<String, String> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                if !path.ends_with("target") {
+                    walk(&path, found);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), &mut found);
+    found
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(&path).unwrap())
+        })
+        .collect()
+}
+
+/// The layer of a file: the first element of its path under `src`.
+fn layer(file: &str) -> &str {
+    let path = file.strip_prefix("src/").unwrap();
+    path.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// The layers that a text names as `crate::layer`, in whatever form.
+fn used(source: &str) -> Vec<&str> {
+    let mut used = Vec::new();
+    for (at, _) in source.match_indices("crate::") {
+        let rest = &source[at + "crate::".len()..];
+        if let Some(list) = rest.strip_prefix('{') {
+            let end = list.find("};").unwrap_or(list.len());
+            let mut depth = 0;
+            let mut start = 0;
+            for (i, c) in list[..end].char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => {
+                        used.push(word(list[start..i].trim()));
+                        start = i + 1;
+                    }
+                    _ => {}
+                }
+            }
+            used.push(word(list[start..end].trim()));
+        } else {
+            used.push(word(rest));
+        }
+    }
+    used.retain(|word| !word.is_empty());
+    used
+}
+
+fn word(text: &str) -> &str {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    &text[..end]
+}
+
+#[test]
+fn imports_run_only_downwards() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (file, source) in sources("src") {
+        // Tests may build upon anything.
+        if file.contains("/tests/") || file.ends_with("/tests.rs") {
+            continue;
+        }
+        let layer = layer(&file);
+        let may = allowed.get(layer).unwrap_or_else(|| panic!("{file}: a layer that tests/it/tidy.rs knows"));
+        for used in used(&source) {
+            if used != layer && !may.contains(&"*") && !may.contains(&used) && allowed.contains_key(used) {
+                wrong.push(format!("{file} uses crate::{used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports against the arrows:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_import_scanner_sees_every_form() {
+    let source = "use crate::store::Key; use crate::{kind::{Kind, Object}, client}; crate::clock::now()";
+    assert_eq!(used(source), ["store", "kind", "client", "clock"]);
+}
+
+#[test]
+fn packages_stay_home() {
+    let mut wrong = Vec::new();
+    for (file, source) in sources("src") {
+        for (package, homes) in HOMES {
+            let named = source.lines().any(|line| {
+                let line = line.trim_start();
+                !line.starts_with("//")
+                    && (line.contains(&format!("use {package}::")) || line.contains(&format!(" {package}::")))
+            });
+            if named && !homes.iter().any(|home| file.starts_with(home)) {
+                wrong.push(format!("{file} names {package}, whose home is {}", homes.join(", ")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_left_half_done_and_files_stay_small() {
+    let marks = ["FIX".to_owned() + "ME", "todo".to_owned() + "!(", "unimplemented".to_owned() + "!("];
+    let mut wrong = Vec::new();
+    for folder in ["src", "tests", "guests", "benches"] {
+        for (file, source) in sources(folder) {
+            for mark in &marks {
+                if source.contains(mark) {
+                    wrong.push(format!("{file} holds {mark}"));
+                }
+            }
+            let lines = source.lines().count();
+            if lines > LINES_MAX {
+                wrong.push(format!("{file} has {lines} lines: it wants to be two"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_clock_asks_the_time() {
+    let text = fs::read_to_string(root().join("clippy.toml")).unwrap();
+    for source in ["Instant::now", "SystemTime::now", "thread::sleep", "tokio::time::sleep", "Timestamp::now"]
+    {
+        assert!(text.contains(source), "clippy.toml bans {source}");
+    }
+    for (file, source) in sources("src") {
+        assert!(
+            file == "src/clock.rs" || !source.contains("clippy::disallowed_methods"),
+            "{file} waives the ban on other sources of time"
+        );
+    }
+}
