@@ -65,6 +65,7 @@ fn pods_are_configured_steered_and_logged() {
     }
     up.kubectl(&["wait", "--for=create", "sa/default", "--timeout=10s"]);
     sees_its_environment(&up);
+    sees_its_volumes(&up);
     waits_for_what_is_missing(&up);
     sees_edits_while_it_runs(&up);
     goes_where_it_is_steered(&up);
@@ -101,6 +102,86 @@ fn sees_its_environment(up: &Up) {
     for part in ["Status:           Succeeded", "Exit Code:    0", "Normal  Started", "Burstable"] {
         assert!(described.contains(part), "{part} in\n{described}");
     }
+}
+
+const VOLUMES: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: volumes, labels: {app: test, tier: front}}
+spec:
+  restartPolicy: Never
+  initContainers:
+  - name: writer
+    image: files:v1
+    imagePullPolicy: IfNotPresent
+    args: ["write /shared/note from-init"]
+    volumeMounts: [{name: shared, mountPath: /shared}]
+  containers:
+  - name: main
+    image: files:v1
+    imagePullPolicy: IfNotPresent
+    args:
+    - list /config
+    - readlink /config/color
+    - read /config/color
+    - write /config/color red
+    - read /secret/deep/password
+    - list /secret
+    - read /all/labels
+    - read /all/settings/color
+    - read /all/password
+    - read /one.txt
+    - read /shared/note
+    - append /shared/note !
+    - read /shared/note
+    - list /optional
+    - read /etc/passwd
+    volumeMounts:
+    - {name: config, mountPath: /config}
+    - {name: secret, mountPath: /secret}
+    - {name: all, mountPath: /all}
+    - {name: config, mountPath: /one.txt, subPath: color}
+    - {name: shared, mountPath: /shared}
+    - {name: optional, mountPath: /optional}
+  volumes:
+  - {name: config, configMap: {name: settings, defaultMode: 0400}}
+  - {name: secret, secret: {secretName: secret, items: [{key: password, path: deep/password}]}}
+  - {name: shared, emptyDir: {sizeLimit: 1Mi}}
+  - {name: optional, configMap: {name: absent, optional: true}}
+  - name: all
+    projected:
+      sources:
+      - downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}
+      - configMap: {name: settings, items: [{key: color, path: settings/color}]}
+      - secret: {name: secret}
+"#;
+
+fn sees_its_volumes(up: &Up) {
+    up.kubectl_stdin(&["apply", "-f", "-"], VOLUMES);
+    up.kubectl(&["wait", "pod/volumes", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s"]);
+    let log = up.kubectl(&["logs", "volumes", "-c", "main"]);
+    for line in [
+        "readlink /config/color: ..data/color",
+        "read /config/color: blue",
+        "write /config/color red: Read-only file system",
+        "read /secret/deep/password: hunter2",
+        "read /all/labels: app=\"test\"\ntier=\"front\"",
+        "read /all/settings/color: blue",
+        "read /all/password: hunter2",
+        "read /one.txt: blue",
+        "read /shared/note: from-init",
+        "read /shared/note: from-init!",
+        "list /optional: ",
+    ] {
+        assert!(log.contains(line), "{line} in\n{log}");
+    }
+    let host = log.lines().find(|line| line.starts_with("read /etc/passwd")).unwrap();
+    assert!(!host.contains("root"), "{host}");
+    let listed = log.lines().find(|line| line.starts_with("list /config")).unwrap();
+    assert!(
+        listed.contains("..data@") && listed.contains("nested.key@") && listed.contains("raw@"),
+        "{listed}"
+    );
 }
 
 fn waits_for_what_is_missing(up: &Up) {
