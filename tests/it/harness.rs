@@ -23,7 +23,8 @@ pub(crate) fn has(tool: &str) -> bool {
             std::env::var_os("CORACLE_REQUIRE_TOOLS").is_none(),
             "{text}, and CORACLE_REQUIRE_TOOLS is set"
         );
-        eprintln!("\n******** SKIPPED: {text} ********\n");
+        // Not `eprintln`, which the test runner keeps to itself when a test passes.
+        writeln!(std::io::stderr(), "\n******** SKIPPED: {text} ********\n").unwrap();
     }
     found
 }
