@@ -24,7 +24,8 @@ pub(crate) fn has(tool: &str) -> bool {
             "{text}, and CORACLE_REQUIRE_TOOLS is set"
         );
         // Not `eprintln`, which the test runner keeps to itself when a test passes.
-        writeln!(std::io::stderr(), "\n******** SKIPPED: {text} ********\n").unwrap();
+        let loudly = format!("\n******** SKIPPED: {text} ********\n\n");
+        std::io::stderr().write_all(loudly.as_bytes()).unwrap();
     }
     found
 }
