@@ -64,11 +64,12 @@ async fn commits(store: &Store, writers: usize, commits: u64) -> Duration {
 fn commit(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let directory = tempfile::tempdir_in(".").expect("a directory on the disk in question");
-    let options = Options { directory: directory.path().to_owned(), history_bytes: 256 << 20 };
+    let clock = Clock::real();
+    let options = Options { directory: directory.path().to_owned(), clock, history_bytes: 256 << 20 };
     let durable = Store::open(&options).expect("an empty directory opens");
     let mut group = criterion.benchmark_group("commit");
     group.throughput(Throughput::Elements(1));
-    for (form, store) in [("ephemeral", Store::ephemeral()), ("durable", durable)] {
+    for (form, store) in [("ephemeral", Store::ephemeral(clock)), ("durable", durable)] {
         for writers in [1, 64] {
             group.bench_with_input(BenchmarkId::new(form, writers), &writers, |bench, writers| {
                 bench.to_async(&runtime).iter_custom(|count| commits(&store, *writers, count));

@@ -110,11 +110,11 @@ impl Cluster {
         };
         let store = match &config.data_dir {
             Some(data_dir) => {
-                let options =
-                    store::Options { directory: data_dir.join("store"), history_bytes: config.history_bytes };
+                let directory = data_dir.join("store");
+                let options = store::Options { directory, clock, history_bytes: config.history_bytes };
                 Store::open(&options).map_err(StartError::Store)?
             }
-            None => Store::ephemeral(),
+            None => Store::ephemeral(clock),
         };
         let guests = GuestThreads::start(clock).map_err(StartError::Threads)?;
         let nodes = nodes(&config, clock, &random, &guests.handle())?;

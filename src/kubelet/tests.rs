@@ -35,7 +35,7 @@ struct Cluster {
 async fn cluster(nodes: u32) -> Cluster {
     let clock = Clock::starting_at(jiff::Timestamp::from_second(1_700_000_000).unwrap());
     let random = Random::from_seed(1);
-    let store = Store::ephemeral();
+    let store = Store::ephemeral(clock);
     let api =
         Api::new(crate::apiserver::Parts { store, clock, random: random.clone(), nodes: Arc::new(NoLogs) });
     let client = Client::new(api.clone(), User::admin());

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::Directory;
 use super::format::{self, Contents};
 use super::plan::Plan;
+use super::record::Moment;
 use super::segment::Segment;
 use super::{CommitError, Event, Limits, Record, Revision, Shared, Write, closed, snapshot};
 
@@ -26,12 +27,15 @@ const APPLY_EVENTS: usize = 256;
 type Answer = Result<Vec<Option<Arc<Record>>>, CommitError>;
 
 enum Message {
-    Commit {
-        writes: Vec<Write>,
-        reply: oneshot::Sender<Answer>,
-    },
+    Commit(Commit),
     /// Only wakes the thread, which then finds out that it is to stop.
     Stop,
+}
+
+struct Commit {
+    writes: Vec<Write>,
+    now: Moment,
+    reply: oneshot::Sender<Answer>,
 }
 
 /// The handle to the thread.
@@ -45,6 +49,8 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) directory: Arc<Directory>,
     pub(super) segment: Segment,
+    /// The revision that names the segment.
+    pub(super) segment_base: Revision,
     pub(super) limits: Limits,
     pub(super) history_bytes: u64,
 }
@@ -53,23 +59,18 @@ impl Committer {
     pub(super) fn start(parts: Parts) -> io::Result<Self> {
         let (queue, waiting) = mpsc::channel(QUEUE_TRANSACTIONS);
         let stop = Arc::new(AtomicBool::new(false));
-        let segment_base = parts.shared.revision();
-        let thread = Thread {
-            waiting,
-            stop: stop.clone(),
-            frames: Vec::new(),
-            failed: None,
-            snapshot: None,
-            segment_base,
-            parts,
-        };
+        let thread =
+            Thread { waiting, stop: stop.clone(), frames: Vec::new(), failed: None, snapshot: None, parts };
         let thread = std::thread::Builder::new().name("store-commit".into()).spawn(move || thread.run())?;
         Ok(Self { queue, stop, thread: Mutex::new(Some(thread)) })
     }
 
-    pub(super) async fn commit(&self, writes: Vec<Write>) -> Answer {
+    /// The time is asked, on the caller's thread, where the transaction gets its place in the sequence:
+    /// on no other thread is virtual time known.
+    pub(super) async fn commit(&self, writes: Vec<Write>, now: impl Fn() -> Moment) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Message::Commit { writes, reply }).await.map_err(|_| closed())?;
+        let place = self.queue.reserve().await.map_err(|_| closed())?;
+        place.send(Message::Commit(Commit { writes, now: now(), reply }));
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -89,8 +90,6 @@ struct Thread {
     waiting: mpsc::Receiver<Message>,
     stop: Arc<AtomicBool>,
     parts: Parts,
-    /// The revision that names the newest segment.
-    segment_base: Revision,
     /// What is being written; kept for its capacity.
     frames: Vec<u8>,
     failed: Option<Arc<io::Error>>,
@@ -116,7 +115,7 @@ impl Thread {
             let mut commits: VecDeque<_> = messages
                 .drain(..)
                 .filter_map(|message| match message {
-                    Message::Commit { writes, reply } => Some((writes, reply)),
+                    Message::Commit(commit) => Some(commit),
                     Message::Stop => None,
                 })
                 .collect();
@@ -128,7 +127,7 @@ impl Thread {
     }
 
     /// Commits what one flush takes.
-    fn commit(&mut self, commits: &mut VecDeque<(Vec<Write>, oneshot::Sender<Answer>)>) {
+    fn commit(&mut self, commits: &mut VecDeque<Commit>) {
         let batch = self.plan(commits);
         if self.failed.is_none()
             && !self.frames.is_empty()
@@ -150,20 +149,20 @@ impl Thread {
     }
 
     /// Checks transactions one after the other, each as if those before it were done.
-    fn plan(&mut self, commits: &mut VecDeque<(Vec<Write>, oneshot::Sender<Answer>)>) -> Batch {
+    fn plan(&mut self, commits: &mut VecDeque<Commit>) -> Batch {
         let flushed = self.parts.segment.end();
         let state = self.parts.shared.read();
         let mut plan = Plan::new(&state, true);
         let (mut lengths, mut answers) = (Vec::new(), Vec::with_capacity(commits.len()));
         self.frames.clear();
         while self.frames.len() < BATCH_BYTES
-            && let Some((writes, reply)) = commits.pop_front()
+            && let Some(Commit { writes, now, reply }) = commits.pop_front()
         {
             let before = plan.events().len();
-            answers.push((reply, plan.add(&state, writes)));
+            answers.push((reply, plan.add(&state, writes, now)));
             let events = &plan.events()[before..];
             if !events.is_empty() {
-                format::put_transaction(&mut self.frames, flushed, events);
+                format::put_transaction(&mut self.frames, flushed, now, events);
                 lengths.push(events.len());
             }
         }
@@ -206,8 +205,8 @@ impl Thread {
         let base = self.parts.shared.revision();
         let next = self.parts.directory.create_segment(base, self.parts.limits.step_bytes)?;
         let mut sealed = std::mem::replace(&mut self.parts.segment, next);
-        self.parts.directory.note(Contents::Log, self.segment_base, sealed.end());
-        self.segment_base = base;
+        self.parts.directory.note(Contents::Log, self.parts.segment_base, sealed.end());
+        self.parts.segment_base = base;
         sealed.trim()?;
         self.parts.shared.write().start_saving();
         let (shared, directory) = (self.parts.shared.clone(), self.parts.directory.clone());

@@ -15,13 +15,21 @@
 //! frame is a torn one unless something was written in the knowledge that it was flushed.
 //!
 //! Payloads of a snapshot: a block of records, or the end with their number.
+//!
+//! The first byte of a payload says what it is, and keeps its meaning in all formats. Format 2 added the
+//! time of each transaction and record; files of format 1 are read, but nothing is appended to them.
 
 use bytes::Bytes;
 
+use super::record::Moment;
 use super::{Event, Key, Record, Revision};
 
 /// The format that this version writes, and the newest that it reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
+
+/// The oldest format that this version reads.
+pub(super) const FORMAT_OLDEST: u32 = 1;
+
 pub(super) const HEADER_BYTES: usize = 32;
 pub(super) const FRAME_HEADER_BYTES: usize = 8;
 
@@ -30,10 +38,14 @@ pub(super) const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 
 const MAGIC: &[u8; 8] = b"coracle\n";
 
-const TRANSACTION: u8 = 1;
+/// As format 1 had it: without a time.
+const TRANSACTION_1: u8 = 1;
 const CLOSED: u8 = 2;
-const RECORDS: u8 = 3;
+/// As format 1 had it: without times.
+const RECORDS_1: u8 = 3;
 const END: u8 = 4;
+const TRANSACTION: u8 = 5;
+const RECORDS: u8 = 6;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
@@ -65,11 +77,12 @@ pub(super) fn header_of(format: u32, contents: Contents, revision: Revision) -> 
     header
 }
 
+/// The format of the file, if it can be read and is what its name says.
 pub(super) fn check_header(
     header: &[u8; HEADER_BYTES],
     contents: Contents,
     revision: Revision,
-) -> Result<(), HeaderError> {
+) -> Result<u32, HeaderError> {
     let mut parser = Parser(header);
     let mut read = || {
         let magic = parser.take(8)?;
@@ -86,10 +99,10 @@ pub(super) fn check_header(
     if format > FORMAT {
         return Err(HeaderError::Newer(format));
     }
-    if format != FORMAT || kind != contents as u32 || first != revision {
+    if format < FORMAT_OLDEST || kind != contents as u32 || first != revision {
         return Err(HeaderError::Damaged("the header does not belong to a file of this name"));
     }
-    Ok(())
+    Ok(format)
 }
 
 /// Appends a frame whose payload `fill` writes.
@@ -136,11 +149,12 @@ pub(super) fn to_u64(length: usize) -> u64 {
     u64::try_from(length).expect("a length fits 64 bits")
 }
 
-/// Appends one transaction, which is what `events` are; not empty.
-pub(super) fn put_transaction(buffer: &mut Vec<u8>, flushed: u64, events: &[Event]) {
+/// Appends one transaction of the time `now`, which is what `events` are; not empty.
+pub(super) fn put_transaction(buffer: &mut Vec<u8>, flushed: u64, now: Moment, events: &[Event]) {
     frame(buffer, |buffer| {
         buffer.push(TRANSACTION);
         buffer.extend_from_slice(&flushed.to_le_bytes());
+        buffer.extend_from_slice(&now.0.to_le_bytes());
         buffer.extend_from_slice(&events.first().map_or(0, |event| event.revision).to_le_bytes());
         buffer.extend_from_slice(&to_u64(events.len()).to_le_bytes());
         for event in events {
@@ -169,6 +183,7 @@ pub(super) fn put_records<'a>(buffer: &mut Vec<u8>, records: impl ExactSizeItera
         for record in records {
             put_key(buffer, &record.key);
             buffer.extend_from_slice(&record.revision.to_le_bytes());
+            buffer.extend_from_slice(&record.committed().0.to_le_bytes());
             put_content(buffer, record);
         }
     });
@@ -214,22 +229,44 @@ impl std::fmt::Debug for Content<'_> {
 
 impl Content<'_> {
     /// The record, with bytes of its own.
-    pub(super) fn record(&self, key: Key, revision: Revision) -> Option<std::sync::Arc<Record>> {
-        Record::stored(key, revision, self.created, Bytes::copy_from_slice(self.json), self.revision_at)
+    pub(super) fn record(
+        &self,
+        key: Key,
+        revision: Revision,
+        committed: Moment,
+    ) -> Option<std::sync::Arc<Record>> {
+        let json = Bytes::copy_from_slice(self.json);
+        Record::stored(key, revision, self.created, committed, json, self.revision_at)
+    }
+}
+
+/// One object as a snapshot has it.
+#[derive(Debug)]
+pub(super) struct Kept<'a> {
+    pub(super) key: KeyText<'a>,
+    pub(super) revision: Revision,
+    pub(super) committed: Moment,
+    pub(super) content: Content<'a>,
+}
+
+impl Kept<'_> {
+    /// The record, with bytes of its own.
+    pub(super) fn record(&self, key: Key) -> Option<std::sync::Arc<Record>> {
+        self.content.record(key, self.revision, self.committed)
     }
 }
 
 /// What a frame of a log says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LogFrame<'a> {
-    Transaction { first: Revision, writes: Vec<Logged<'a>> },
+    Transaction { first: Revision, committed: Moment, writes: Vec<Logged<'a>> },
     Closed,
 }
 
 /// What a frame of a snapshot says.
 #[derive(Debug)]
 pub(super) enum SnapshotFrame<'a> {
-    Records(Vec<(KeyText<'a>, Revision, Content<'a>)>),
+    Records(Vec<Kept<'a>>),
     End { count: u64 },
 }
 
@@ -240,7 +277,8 @@ pub(super) fn parse_log(payload: &[u8]) -> Option<LogFrame<'_>> {
     parser.u64()?;
     let frame = match tag {
         CLOSED => LogFrame::Closed,
-        TRANSACTION => {
+        TRANSACTION | TRANSACTION_1 => {
+            let committed = if tag == TRANSACTION { parser.moment()? } else { Moment::UNKNOWN };
             let first = parser.u64()?;
             let count = parser.count()?;
             let mut writes = Vec::with_capacity(count);
@@ -254,7 +292,7 @@ pub(super) fn parse_log(payload: &[u8]) -> Option<LogFrame<'_>> {
                 };
                 writes.push(Logged { revision, key, put });
             }
-            LogFrame::Transaction { first, writes }
+            LogFrame::Transaction { first, committed, writes }
         }
         _ => return None,
     };
@@ -264,12 +302,18 @@ pub(super) fn parse_log(payload: &[u8]) -> Option<LogFrame<'_>> {
 /// The meaning of a snapshot's payload; `None` if it has none.
 pub(super) fn parse_snapshot(payload: &[u8]) -> Option<SnapshotFrame<'_>> {
     let mut parser = Parser(payload);
-    let frame = match parser.u8()? {
-        RECORDS => {
+    let tag = parser.u8()?;
+    let frame = match tag {
+        RECORDS | RECORDS_1 => {
             let count = parser.count()?;
             let mut records = Vec::with_capacity(count);
             for _ in 0..count {
-                records.push((parser.key()?, parser.u64()?, parser.content()?));
+                records.push(Kept {
+                    key: parser.key()?,
+                    revision: parser.u64()?,
+                    committed: if tag == RECORDS { parser.moment()? } else { Moment::UNKNOWN },
+                    content: parser.content()?,
+                });
             }
             SnapshotFrame::Records(records)
         }
@@ -288,7 +332,7 @@ pub(super) fn was_flushed(tail: &[u8], offset: u64) -> bool {
             let (length, crc) = (parser.u32()?, parser.u32()?);
             let payload = parser.take(usize::try_from(length).ok()?)?;
             let mut inside = Parser(payload);
-            let known = matches!(inside.u8()?, TRANSACTION | CLOSED);
+            let known = matches!(inside.u8()?, TRANSACTION | TRANSACTION_1 | CLOSED);
             let flushed = inside.u64()?;
             let later = known && flushed > offset && flushed <= offset + to_u64(at);
             (later && frame_crc(length.to_le_bytes(), payload) == crc).then_some(())
@@ -317,6 +361,10 @@ impl<'a> Parser<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    fn moment(&mut self) -> Option<Moment> {
+        Some(Moment(i64::from_le_bytes(self.take(8)?.try_into().ok()?)))
     }
 
     fn bytes(&mut self) -> Option<&'a [u8]> {

@@ -11,7 +11,7 @@
 //!
 //! The path of a read: `state` answers what is now; `feed` keeps the newest events of each collection
 //! and serves watches from them by position, so that a commit costs the same however many watch; `past`
-//! reads older revisions from the files.
+//! reads older revisions from the files, `history` every version of one object.
 //!
 //! The files of a durable store (`directory` names them, `format` says what is in them):
 //!
@@ -33,6 +33,7 @@ mod committer;
 mod directory;
 mod feed;
 mod format;
+mod history;
 mod past;
 mod plan;
 mod record;
@@ -51,13 +52,16 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::Notify;
 
+use crate::clock::Clock;
 use crate::kind::{Encoded, Object};
 
 use committer::Committer;
 use directory::Directory;
 use plan::Plan;
+use record::Moment;
 use state::State;
 
+pub use history::{Content, History, Version};
 pub use record::Record;
 pub use watch::Watch;
 
@@ -129,7 +133,7 @@ pub struct Listing {
 pub struct Event {
     pub revision: Revision,
     /// What is stored now; for a deletion, the last content with the deletion's revision in it
-    /// (its `object` too).
+    /// (its `object` too) and the deletion's time.
     pub record: Arc<Record>,
     /// What was stored before; `None` if the object is new.
     pub previous: Option<Arc<Record>>,
@@ -165,6 +169,8 @@ pub enum OpenError {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub directory: PathBuf,
+    /// Tells each transaction its time.
+    pub clock: Clock,
     /// Bytes of history to keep on disk, besides what the current state needs.
     pub history_bytes: u64,
 }
@@ -206,6 +212,7 @@ pub struct Store(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
+    clock: Clock,
     /// `None` in memory.
     durable: Option<Durable>,
 }
@@ -276,14 +283,14 @@ const TRANSACTION_BYTES_MAX: usize = 256 << 20;
 impl Store {
     /// A store in memory; commits are applied by the committing task itself.
     #[must_use]
-    pub fn ephemeral() -> Self {
-        Self::ephemeral_with(&Limits::EPHEMERAL)
+    pub fn ephemeral(clock: Clock) -> Self {
+        Self::ephemeral_with(clock, &Limits::EPHEMERAL)
     }
 
     /// As [`Store::ephemeral`], with a window of another size.
     #[must_use]
-    pub fn ephemeral_with(limits: &Limits) -> Self {
-        Self(Arc::new(Handle { shared: Shared::new(State::new(limits)), durable: None }))
+    pub fn ephemeral_with(clock: Clock, limits: &Limits) -> Self {
+        Self(Arc::new(Handle { shared: Shared::new(State::new(limits)), clock, durable: None }))
     }
 
     /// Opens or creates a durable store; recovers everything that was acknowledged.
@@ -302,11 +309,13 @@ impl Store {
             shared: shared.clone(),
             directory: directory.clone(),
             segment: recovered.segment,
+            segment_base: recovered.segment_base,
             limits: limits.clone(),
             history_bytes: options.history_bytes,
         })
         .map_err(|source| OpenError::Io { path: options.directory.clone(), source })?;
-        Ok(Self(Arc::new(Handle { shared, durable: Some(Durable { directory, committer }) })))
+        let durable = Some(Durable { directory, committer });
+        Ok(Self(Arc::new(Handle { shared, clock: options.clock, durable })))
     }
 
     /// All of `writes` or none, in order, each with a revision of its own, the next in the sequence.
@@ -322,7 +331,7 @@ impl Store {
             return Err(unwritable(std::io::ErrorKind::InvalidInput, what));
         }
         if let Some(durable) = &self.0.durable {
-            return durable.committer.commit(writes).await;
+            return durable.committer.commit(writes, || self.now()).await;
         }
         // Such a commit never waits for anything, so a loop of them would starve those who watch.
         tokio::task::consume_budget().await;
@@ -331,7 +340,7 @@ impl Store {
         }
         let state = self.0.shared.write();
         let mut plan = Plan::new(&state, writes.len() > 1);
-        let records = plan.add(&state, writes)?;
+        let records = plan.add(&state, writes, self.now())?;
         let events = plan.into_events();
         if !events.is_empty() {
             self.0.shared.publish(state, events);
@@ -395,6 +404,13 @@ impl Store {
         past::list(&self.0.shared, self.directory(), revision, past::Page { range, after, max, keep }).await
     }
 
+    /// Every version of one object that is kept, deletions among them, oldest first. Reads all of the
+    /// history if that reaches further back than the window, so it takes a while; it holds no more in
+    /// memory than what it returns.
+    pub async fn history(&self, key: &Key) -> Result<History, ReadError> {
+        history::read(&self.0.shared, self.directory(), key).await
+    }
+
     /// Everything that happened in `range` after `from`.
     ///
     /// Starts in memory if it can. Otherwise it reads the files until it has caught up.
@@ -406,6 +422,10 @@ impl Store {
     /// what was committed; later commits are refused, reads go on from memory.
     pub fn close(&self) {
         self.0.close();
+    }
+
+    fn now(&self) -> Moment {
+        Moment::of(self.0.clock.now())
     }
 
     fn directory(&self) -> Option<&Arc<Directory>> {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::directory::Directory;
 use super::feed::Chunk;
 use super::format::{self, Contents, KeyText, LogFrame};
+use super::record::Moment;
 use super::recover::{Keys, SnapshotError, read_snapshot};
 use super::segment::{Found, Reader};
-use super::{Listing, Range, ReadError, Record, Revision, Shared};
+use super::{Key, Listing, Range, ReadError, Record, Revision, Shared};
 
 /// What of a range is wanted, as [`super::Store::list`] has it.
 pub(super) struct Page<'a> {
@@ -37,9 +38,9 @@ pub(super) async fn list(
     let Some(directory) = directory else {
         return Err(ReadError::Expired { asked: revision, oldest: evicted });
     };
-    let (shared, directory, range) = (shared.clone(), directory.clone(), page.range.clone());
-    let past = blocking(move || Past::open(shared, directory, range, revision)).await??;
-    let mut records = past.into_records();
+    let (shared, directory, wanted) = (shared.clone(), directory.clone(), Wanted::range(page.range));
+    let past = blocking(move || Past::open(shared, directory, wanted, revision)).await??;
+    let mut records = past.records();
     records.retain(|record| page.after.is_none_or(|after| position(record) > after) && (page.keep)(record));
     records.truncate(page.max.unwrap_or(usize::MAX));
     Ok(Listing { revision, records })
@@ -118,11 +119,34 @@ fn before<'a>(
     before
 }
 
-/// A range at a past revision, moving forward through the files.
+/// Which objects are read: a range, or one object in it.
+pub(super) struct Wanted {
+    range: Range,
+    name: Option<Arc<str>>,
+}
+
+impl Wanted {
+    pub(super) fn range(range: &Range) -> Self {
+        Self { range: range.clone(), name: None }
+    }
+
+    pub(super) fn one(key: &Key) -> Self {
+        let range = Range { collection: key.collection, namespace: Some(key.namespace.clone()) };
+        Self { range, name: Some(key.name.clone()) }
+    }
+
+    fn has(&self, key: &KeyText<'_>) -> bool {
+        key.collection == self.range.collection
+            && self.range.namespace.as_deref().is_none_or(|namespace| namespace == key.namespace)
+            && self.name.as_deref().is_none_or(|name| name == key.name)
+    }
+}
+
+/// What is wanted as it was at a past revision, moving forward through the files.
 pub(super) struct Past {
     shared: Arc<Shared>,
     directory: Arc<Directory>,
-    range: Range,
+    wanted: Wanted,
     asked: Revision,
     at: Revision,
     records: BTreeMap<(Arc<str>, Arc<str>), Arc<Record>>,
@@ -138,17 +162,18 @@ pub(super) struct Past {
 /// A change of one object: what it became, what it was.
 pub(super) struct Step {
     pub(super) revision: Revision,
+    pub(super) committed: Moment,
     position: (Arc<str>, Arc<str>),
     /// `None` if it was deleted.
     pub(super) record: Option<Arc<Record>>,
 }
 
 impl Past {
-    /// The range as it was at `revision`, which must have happened. Waits for the disk.
+    /// What is wanted as it was at `revision`, which must have happened. Waits for the disk.
     pub(super) fn open(
         shared: Arc<Shared>,
         directory: Arc<Directory>,
-        range: Range,
+        wanted: Wanted,
         revision: Revision,
     ) -> Result<Self, ReadError> {
         let expired = || expired(&shared, &directory, revision);
@@ -158,9 +183,9 @@ impl Past {
         let mut records = BTreeMap::new();
         if catalog.snapshots.contains_key(&base) {
             let path = directory.file(Contents::Snapshot, base);
-            let in_range = |key: &KeyText<'_>| is_in(&range, key);
-            let result = read_snapshot(&path, in_range, |key, revision, content| {
-                let record = content.record(keys.key(&key), revision)?;
+            let is_wanted = |key: &KeyText<'_>| wanted.has(key);
+            let result = read_snapshot(&path, is_wanted, |kept| {
+                let record = kept.record(keys.key(&kept.key))?;
                 records.insert((record.key.namespace.clone(), record.key.name.clone()), record);
                 Some(())
             });
@@ -179,7 +204,7 @@ impl Past {
         let mut past = Self {
             shared,
             directory,
-            range,
+            wanted,
             asked: revision,
             at: base,
             records,
@@ -224,17 +249,18 @@ impl Past {
         Ok(())
     }
 
-    fn into_records(self) -> Vec<Arc<Record>> {
+    /// What is there at [`Past::at`].
+    pub(super) fn records(&self) -> Vec<Arc<Record>> {
         let state = self.shared.read();
-        self.records.into_values().map(|record| present(&state, record)).collect()
+        self.records.values().map(|record| present(&state, record.clone())).collect()
     }
 
     fn read_transaction(&mut self) -> Result<(), ReadError> {
         let offset = self.reader.offset();
         let damaged = |what| damaged(&self.directory, Contents::Log, self.segment, offset, what);
-        let (first, writes) = match self.reader.next().map_err(unreadable)? {
+        let (first, committed, writes) = match self.reader.next().map_err(unreadable)? {
             Found::Frame(payload) => match format::parse_log(payload) {
-                Some(LogFrame::Transaction { first, writes }) => (first, writes),
+                Some(LogFrame::Transaction { first, committed, writes }) => (first, committed, writes),
                 Some(LogFrame::Closed) => return Ok(()),
                 None => return Err(damaged("a frame makes no sense")),
             },
@@ -253,19 +279,19 @@ impl Past {
         }
         self.read_to = self.at + format::to_u64(writes.len());
         let state = self.shared.read();
-        for write in writes.into_iter().filter(|write| is_in(&self.range, &write.key)) {
+        for write in writes.into_iter().filter(|write| self.wanted.has(&write.key)) {
             let key = self.keys.key(&write.key);
             let position = (key.namespace.clone(), key.name.clone());
             let record = match write.put {
                 Some(content) => {
-                    let record = content.record(key, write.revision);
+                    let record = content.record(key, write.revision, committed);
                     let record =
                         record.ok_or_else(|| damaged("an object's bytes do not carry its revision"))?;
                     Some(present(&state, record))
                 }
                 None => None,
             };
-            self.steps.push_back(Step { revision: write.revision, position, record });
+            self.steps.push_back(Step { revision: write.revision, committed, position, record });
         }
         Ok(())
     }
@@ -277,11 +303,6 @@ fn present(state: &super::State, record: Arc<Record>) -> Arc<Record> {
         Some(stored) if stored.revision == record.revision => stored.clone(),
         Some(_) | None => record,
     }
-}
-
-fn is_in(range: &Range, key: &KeyText<'_>) -> bool {
-    key.collection == range.collection
-        && range.namespace.as_deref().is_none_or(|namespace| namespace == key.namespace)
 }
 
 fn open_segment(

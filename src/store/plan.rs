@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::record::Moment;
 use super::state::State;
 use super::{Change, CommitError, Event, Expect, Key, Record, Revision, Write};
 
@@ -21,16 +22,17 @@ impl Plan {
         Self { revision: state.revision(), events: Vec::new(), overlay: HashMap::new(), several }
     }
 
-    /// Adds one transaction, whole or not at all. `state` is the one the plan was made for.
+    /// Adds one transaction of the time `now`, whole or not at all. `state` is the one the plan was made for.
     pub(super) fn add(
         &mut self,
         state: &State,
         writes: Vec<Write>,
+        now: Moment,
     ) -> Result<Vec<Option<Arc<Record>>>, CommitError> {
         let (events, revision) = (self.events.len(), self.revision);
         let mut records = Vec::with_capacity(writes.len());
         for write in writes {
-            match self.add_write(state, write) {
+            match self.add_write(state, write, now) {
                 Ok(record) => records.push(record),
                 Err(conflict) => {
                     self.undo(events, revision);
@@ -50,7 +52,12 @@ impl Plan {
         self.events
     }
 
-    fn add_write(&mut self, state: &State, write: Write) -> Result<Option<Arc<Record>>, CommitError> {
+    fn add_write(
+        &mut self,
+        state: &State,
+        write: Write,
+        now: Moment,
+    ) -> Result<Option<Arc<Record>>, CommitError> {
         let Write { key, expect, change } = write;
         let previous = match self.overlay.get(&key) {
             Some(planned) => planned.clone(),
@@ -66,14 +73,14 @@ impl Plan {
         let revision = self.revision + 1;
         let (record, deleted) = match (change, &previous) {
             (Change::Nothing, _) | (Change::Delete, None) => return Ok(None),
-            (Change::Delete, Some(previous)) => (previous.with_revision(revision), true),
+            (Change::Delete, Some(previous)) => (previous.deleted(revision, now), true),
             (Change::Put { object, encoded }, Some(previous)) => {
                 let key = previous.key.clone();
-                (Record::commit(key, revision, previous.created, object, &encoded), false)
+                (Record::commit(key, revision, previous.created, now, object, &encoded), false)
             }
             (Change::Put { object, encoded }, None) => {
                 let key = state.share_namespace(key);
-                (Record::commit(key, revision, revision, object, &encoded), false)
+                (Record::commit(key, revision, revision, now, object, &encoded), false)
             }
         };
         self.revision = revision;

@@ -3,12 +3,30 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::{Key, Revision};
 use crate::kind::{Encoded, Object};
 
 /// How the member that carries the revision begins, as [`Encoded::with_revision`] writes it.
 const MEMBER: &[u8] = b"\"resourceVersion\":\"";
+
+/// When something was committed: microseconds since 1970, in what `i64` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(pub(super) i64);
+
+impl Moment {
+    /// Of what format 1 wrote. It is no time that a clock can show.
+    pub(super) const UNKNOWN: Self = Self(i64::MIN);
+
+    pub(super) fn of(time: Timestamp) -> Self {
+        Self(time.as_microsecond())
+    }
+
+    pub(super) fn timestamp(self) -> Option<Timestamp> {
+        Timestamp::from_microsecond(self.0).ok()
+    }
+}
 
 /// One object at one revision. Immutable; shared by history, watchers and readers.
 pub struct Record {
@@ -17,6 +35,7 @@ pub struct Record {
     pub revision: Revision,
     /// The revision that created the object.
     pub created: Revision,
+    committed: Moment,
     /// Complete JSON, `resourceVersion` included: GET, LIST and watches send just these bytes.
     pub json: Bytes,
     /// Where in `json` the `resourceVersion` member begins.
@@ -44,10 +63,22 @@ impl Record {
         self.object.get_or_init(make).clone()
     }
 
-    /// The same content with another revision in it, as watches tell of an object that is gone or has
-    /// left what they select: at the revision when it went.
+    /// When `revision` was committed, in whole microseconds; `None` if a version of Coracle wrote it that
+    /// did not note the time.
+    #[must_use]
+    pub fn time(&self) -> Option<Timestamp> {
+        self.committed.timestamp()
+    }
+
+    /// The same content with another revision in it, as watches tell of an object that has left what they
+    /// select: at the revision when it went.
     #[must_use]
     pub fn with_revision(&self, revision: Revision) -> Arc<Self> {
+        self.deleted(revision, self.committed)
+    }
+
+    /// The same content at the revision and the time of its deletion.
+    pub(super) fn deleted(&self, revision: Revision, committed: Moment) -> Arc<Self> {
         let digits_at = self.revision_at + MEMBER.len();
         let digits_end = digits_at + self.revision.to_string().len();
         let digits = revision.to_string();
@@ -59,6 +90,7 @@ impl Record {
             key: self.key.clone(),
             revision,
             created: self.created,
+            committed,
             json: json.into(),
             revision_at: self.revision_at,
             object: OnceLock::new(),
@@ -71,6 +103,7 @@ impl Record {
         key: Key,
         revision: Revision,
         created: Revision,
+        committed: Moment,
         object: Box<dyn Object>,
         encoded: &Encoded,
     ) -> Arc<Self> {
@@ -78,6 +111,7 @@ impl Record {
             key,
             revision,
             created,
+            committed,
             json: encoded.with_revision(revision),
             revision_at: encoded.revision_at,
             object: OnceLock::from(at_revision(object, revision)),
@@ -90,6 +124,7 @@ impl Record {
         key: Key,
         revision: Revision,
         created: Revision,
+        committed: Moment,
         json: Bytes,
         revision_at: usize,
     ) -> Option<Arc<Self>> {
@@ -99,7 +134,11 @@ impl Record {
             return None;
         }
         let (object, origin) = (OnceLock::new(), None);
-        Some(Arc::new(Self { key, revision, created, json, revision_at, object, origin }))
+        Some(Arc::new(Self { key, revision, created, committed, json, revision_at, object, origin }))
+    }
+
+    pub(super) fn committed(&self) -> Moment {
+        self.committed
     }
 
     pub(super) fn revision_at(&self) -> usize {

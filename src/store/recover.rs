@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::directory::{Catalog, Directory};
-use super::format::{self, Contents, FORMAT, HeaderError, KeyText, LogFrame, Logged, SnapshotFrame};
+use super::format::{self, Contents, FORMAT, HeaderError, Kept, KeyText, LogFrame, Logged, SnapshotFrame};
+use super::record::Moment;
 use super::segment::{Found, Reader, Segment};
 use super::state::State;
 use super::{Key, Limits, OpenError, Revision};
@@ -16,6 +17,8 @@ pub(super) struct Recovered {
     pub(super) state: State,
     pub(super) directory: Directory,
     pub(super) segment: Segment,
+    /// The revision that names the segment.
+    pub(super) segment_base: Revision,
 }
 
 /// Opens `path`, creating it if there is nothing.
@@ -25,13 +28,12 @@ pub(super) struct Recovered {
 pub(super) fn open(path: &Path, limits: &Limits) -> Result<Recovered, OpenError> {
     let directory = Directory::hold(path)?;
     let catalog = directory.catalog();
-    check_headers(path, &directory, &catalog)?;
+    let format = check_headers(path, &directory, &catalog)?;
     let mut state = State::new(limits);
+    let io = |source| OpenError::Io { path: path.to_owned(), source };
     if catalog.segments.is_empty() && catalog.snapshots.is_empty() {
-        let segment = directory
-            .create_segment(0, limits.step_bytes)
-            .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        return Ok(Recovered { state, directory, segment });
+        let segment = directory.create_segment(0, limits.step_bytes).map_err(io)?;
+        return Ok(Recovered { state, directory, segment, segment_base: 0 });
     }
     let Some(base) = catalog.base(Revision::MAX) else {
         let first = catalog.segments.keys().next().copied().unwrap_or_default();
@@ -59,29 +61,39 @@ pub(super) fn open(path: &Path, limits: &Limits) -> Result<Recovered, OpenError>
         }
         revision = replay.revision;
     }
-    let Some(segment) = segment else {
+    let Some(mut segment) = segment else {
         return Err(damaged(directory.file(Contents::Log, base), 0, "the file is missing"));
     };
     state.opened(revision);
-    Ok(Recovered { state, directory, segment })
+    let mut segment_base = newest;
+    if format != FORMAT {
+        // Nothing is appended to a file whose header promises another format.
+        segment.trim().map_err(io)?;
+        directory.note(Contents::Log, newest, segment.end());
+        segment = directory.create_segment(revision, limits.step_bytes).map_err(io)?;
+        segment_base = revision;
+    }
+    Ok(Recovered { state, directory, segment, segment_base })
 }
 
-fn check_headers(path: &Path, directory: &Directory, catalog: &Catalog) -> Result<(), OpenError> {
+/// The format of the newest segment.
+fn check_headers(path: &Path, directory: &Directory, catalog: &Catalog) -> Result<u32, OpenError> {
+    let mut newest = FORMAT;
     let logs = catalog.segments.keys().map(|at| (Contents::Log, *at));
-    for (contents, at) in logs.chain(catalog.snapshots.keys().map(|at| (Contents::Snapshot, *at))) {
+    for (contents, at) in catalog.snapshots.keys().map(|at| (Contents::Snapshot, *at)).chain(logs) {
         let file = directory.file(contents, at);
         let read = Reader::open(&file).and_then(|mut reader| reader.header());
         let header = read.map_err(|source| OpenError::Io { path: file.clone(), source })?;
         let Some(header) = header else { return Err(damaged(file, 0, "the header is cut short")) };
         match format::check_header(&header, contents, at) {
-            Ok(()) => {}
+            Ok(format) => newest = format,
             Err(HeaderError::Newer(found)) => {
                 return Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT });
             }
             Err(HeaderError::Damaged(what)) => return Err(damaged(file, 0, what)),
         }
     }
-    Ok(())
+    Ok(newest)
 }
 
 fn damaged(path: PathBuf, offset: u64, what: impl Into<String>) -> OpenError {
@@ -92,9 +104,9 @@ fn load_snapshot(path: PathBuf, state: &mut State, keys: &mut Keys) -> Result<()
     let result = read_snapshot(
         &path,
         |_| true,
-        |key, revision, content| {
-            let key = keys.key(&key);
-            content.record(key, revision).map(|record| state.insert(record))
+        |kept| {
+            let key = keys.key(&kept.key);
+            kept.record(key).map(|record| state.insert(record))
         },
     );
     result.map_err(|error| match error {
@@ -120,7 +132,7 @@ impl From<io::Error> for SnapshotError {
 pub(super) fn read_snapshot(
     path: &Path,
     wanted: impl Fn(&KeyText<'_>) -> bool,
-    mut take: impl FnMut(KeyText<'_>, Revision, format::Content<'_>) -> Option<()>,
+    mut take: impl FnMut(Kept<'_>) -> Option<()>,
 ) -> Result<(), SnapshotError> {
     let mut reader = Reader::open(path)?;
     let mut seen = 0;
@@ -131,8 +143,8 @@ pub(super) fn read_snapshot(
             Found::Frame(payload) => match format::parse_snapshot(payload) {
                 Some(SnapshotFrame::Records(records)) => {
                     seen += format::to_u64(records.len());
-                    for (key, revision, content) in records {
-                        if wanted(&key) && take(key, revision, content).is_none() {
+                    for kept in records {
+                        if wanted(&kept.key) && take(kept).is_none() {
                             return damaged("an object's bytes do not carry its revision");
                         }
                     }
@@ -207,7 +219,9 @@ impl Replay<'_> {
                     let frame = format::parse_log(payload);
                     is_closed = matches!(frame, Some(LogFrame::Closed));
                     let result = match frame {
-                        Some(LogFrame::Transaction { first, writes }) => self.transaction(first, writes),
+                        Some(LogFrame::Transaction { first, committed, writes }) => {
+                            self.transaction(first, committed, writes)
+                        }
                         Some(LogFrame::Closed) => Ok(()),
                         None => Err("a frame makes no sense".to_owned()),
                     };
@@ -226,7 +240,12 @@ impl Replay<'_> {
         }
     }
 
-    fn transaction(&mut self, first: Revision, writes: Vec<Logged<'_>>) -> Result<(), String> {
+    fn transaction(
+        &mut self,
+        first: Revision,
+        committed: Moment,
+        writes: Vec<Logged<'_>>,
+    ) -> Result<(), String> {
         if first != self.revision + 1 {
             return Err(format!("revision {first} follows {}", self.revision));
         }
@@ -236,7 +255,7 @@ impl Replay<'_> {
             match (put, stored) {
                 (Some(content), stored) => {
                     let key = stored.unwrap_or(key);
-                    let record = content.record(key, revision);
+                    let record = content.record(key, revision, committed);
                     self.state.insert(record.ok_or("an object's bytes do not carry its revision")?);
                 }
                 (None, Some(key)) => self.state.remove(&key),

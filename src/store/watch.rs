@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::directory::Directory;
 use super::feed::{Feed, Interest};
-use super::past::{self, Past, Step};
+use super::past::{self, Past, Step, Wanted};
 use super::{Event, Range, ReadError, Record, Revision, Shared};
 
 /// Events given at once, more or less.
@@ -54,8 +54,8 @@ impl Watch {
         let oldest = watch.interest.evicted();
         if oldest > from {
             let Some(directory) = directory else { return Err(ReadError::Expired { asked: from, oldest }) };
-            let (shared, range) = (watch.shared.clone(), watch.range.clone());
-            let past = past::blocking(move || Past::open(shared, directory, range, from)).await??;
+            let (shared, wanted) = (watch.shared.clone(), Wanted::range(&watch.range));
+            let past = past::blocking(move || Past::open(shared, directory, wanted, from)).await??;
             watch.past = Some(CatchUp::Idle(Box::new(past)));
         }
         Ok(watch)
@@ -182,7 +182,7 @@ fn event(step: Step, previous: Option<Arc<Record>>) -> Option<Event> {
     let revision = step.revision;
     let (record, deleted) = match (step.record, &previous) {
         (Some(record), _) => (record, false),
-        (None, Some(previous)) => (previous.with_revision(revision), true),
+        (None, Some(previous)) => (previous.deleted(revision, step.committed), true),
         (None, None) => return None,
     };
     Some(Event { revision, record, previous, deleted })

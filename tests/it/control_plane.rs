@@ -47,7 +47,7 @@ impl Plane {
         let clock = Clock::starting_at("2025-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
         let random = Random::from_seed(seed);
         let api = Api::new(Parts {
-            store: Store::ephemeral(),
+            store: Store::ephemeral(clock),
             clock,
             random: random.clone(),
             nodes: Arc::new(NoNodes),

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use coracle::clock::Clock;
 use coracle::kind::Object;
 use coracle::random::Random;
 use coracle::store::{Change, Expect, Key, Limits, Options, Range, Revision, Store, Write};
@@ -22,7 +23,7 @@ const LIMITS: Limits =
     Limits { window_events: 64, window_bytes: 1 << 20, segment_bytes: 32 << 10, step_bytes: 16 << 10 };
 
 fn open(directory: &Path) -> Store {
-    let options = Options { directory: directory.to_owned(), history_bytes: 256 << 10 };
+    let options = Options { directory: directory.to_owned(), clock: Clock::real(), history_bytes: 256 << 10 };
     Store::open_with(&options, &LIMITS).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -36,7 +36,7 @@ impl World {
     async fn new() -> Self {
         let clock = Clock::starting_at("2025-01-01T00:00:00.7Z".parse().unwrap());
         let parts = Parts {
-            store: Store::ephemeral(),
+            store: Store::ephemeral(clock),
             clock,
             random: Random::from_seed(1),
             nodes: Arc::new(NoNodes),

@@ -63,7 +63,7 @@ impl Reply {
 async fn harness() -> Harness {
     let clock = Clock::real();
     let api = Api::new(Parts {
-        store: Store::ephemeral(),
+        store: Store::ephemeral(clock),
         clock,
         random: Random::from_seed(1),
         nodes: Arc::new(NoNodes),

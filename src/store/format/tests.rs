@@ -2,38 +2,41 @@ use super::*;
 use crate::kind::Object;
 use k8s_openapi::api::core::v1::ConfigMap;
 
+const MOMENT: Moment = Moment(1_700_000_000_123_456);
+
 fn record(name: &str, revision: Revision) -> std::sync::Arc<Record> {
     let key = Key { collection: "configmaps", namespace: "ns".into(), name: name.into() };
     let mut map = ConfigMap::default();
     map.metadata.name = Some(name.to_owned());
     let encoded = map.encode();
-    Record::commit(key, revision, 3, Box::new(map), &encoded)
+    Record::commit(key, revision, 3, MOMENT, Box::new(map), &encoded)
 }
 
 fn transaction() -> Vec<u8> {
     let put = Event { revision: 7, record: record("a", 7), previous: None, deleted: false };
     let delete = Event { revision: 8, record: record("b", 8), previous: Some(record("b", 4)), deleted: true };
     let mut buffer = Vec::new();
-    put_transaction(&mut buffer, 99, &[put, delete]);
+    put_transaction(&mut buffer, 99, MOMENT, &[put, delete]);
     buffer
 }
 
 #[test]
 fn a_transaction_comes_back() {
     let buffer = transaction();
-    let Some(LogFrame::Transaction { first, writes }) = parse_log(&buffer[FRAME_HEADER_BYTES..]) else {
+    let Some(LogFrame::Transaction { first, committed, writes }) = parse_log(&buffer[FRAME_HEADER_BYTES..])
+    else {
         panic!("a transaction")
     };
-    assert_eq!(first, 7);
+    assert_eq!((first, committed), (7, MOMENT));
     let key = |name| KeyText { collection: "configmaps", namespace: "ns", name };
     assert_eq!((writes[0].revision, writes[0].key), (7, key("a")));
     assert_eq!(writes[1], Logged { revision: 8, key: key("b"), put: None });
     let content = writes[0].put.unwrap();
     let expected = record("a", 7);
-    let read = content.record(expected.key.clone(), 7).unwrap();
+    let read = content.record(expected.key.clone(), 7, committed).unwrap();
     assert_eq!((read.created, &read.json, read.revision_at()), (3, &expected.json, expected.revision_at()));
     // The bytes of another revision are not taken for this one's.
-    assert!(content.record(expected.key.clone(), 70).is_none());
+    assert!(content.record(expected.key.clone(), 70, committed).is_none());
     assert!(!format!("{writes:?}").contains("ConfigMap"));
 }
 
@@ -66,7 +69,8 @@ fn no_payload_makes_it_panic() {
 #[test]
 fn a_header_tells_what_is_wrong() {
     let good = header(Contents::Log, 5);
-    assert_eq!(check_header(&good, Contents::Log, 5), Ok(()));
+    assert_eq!(check_header(&good, Contents::Log, 5), Ok(FORMAT));
+    assert_eq!(check_header(&header_of(1, Contents::Log, 5), Contents::Log, 5), Ok(1));
     let misplaced = Err(HeaderError::Damaged("the header does not belong to a file of this name"));
     assert_eq!(check_header(&good, Contents::Log, 6), misplaced);
     assert_eq!(check_header(&good, Contents::Snapshot, 5), misplaced);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::store::OpenError;
 use crate::store::format::{self, Contents, HEADER_BYTES};
+use crate::store::record::Moment;
 
 /// Revisions 1 to 6 in three transactions, each flushed by itself, and the store closed.
 async fn write_some(directory: &Path) -> Vec<String> {
@@ -85,12 +86,12 @@ async fn a_write_torn_in_its_middle_is_cut_off() {
         let mut map = k8s_openapi::api::core::v1::ConfigMap::default();
         map.metadata.name = Some(key.name.to_string());
         let encoded = map.encode();
-        let record = Record::commit(key, first, first, Box::new(map), &encoded);
+        let record = Record::commit(key, first, first, Moment(0), Box::new(map), &encoded);
         [crate::store::Event { revision: first, record, previous: None, deleted: false }]
     };
     let mut batch = Vec::new();
     for revision in 1..=4 {
-        format::put_transaction(&mut batch, start.len() as u64, &events(revision));
+        format::put_transaction(&mut batch, start.len() as u64, Moment(0), &events(revision));
     }
     let frame = batch.len() / 4;
     for (from, to, there) in [(frame, 2 * frame, 1), (0, 8, 0), (2 * frame + 20, 3 * frame + 20, 2)] {
@@ -220,10 +221,10 @@ async fn a_newer_format_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     write_some(directory.path()).await;
     let mut bytes = std::fs::read(log(directory.path())).unwrap();
-    bytes[..HEADER_BYTES].copy_from_slice(&format::header_of(2, Contents::Log, 0));
+    bytes[..HEADER_BYTES].copy_from_slice(&format::header_of(3, Contents::Log, 0));
     std::fs::write(log(directory.path()), bytes).unwrap();
     let message = format!(
-        "the data directory {} was written by a newer Coracle (format 2, this one reads 1); use that version",
+        "the data directory {} was written by a newer Coracle (format 3, this one reads 2); use that version",
         directory.path().display()
     );
     assert_eq!(try_open(directory.path()).err().unwrap().to_string(), message);

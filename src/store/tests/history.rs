@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::ReadError;
+use crate::store::{Content, History, ReadError};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -86,7 +86,39 @@ async fn check(store: &Store, model: &Model) -> Revision {
             Err(error) => panic!("{error}"),
         }
     }
-    oldest.expect("the newest revision can always be read")
+    let oldest = oldest.expect("the newest revision can always be read");
+    for index in 0..6 {
+        let history = store.history(&key_of(index)).await.unwrap();
+        assert_eq!((history.since, history.until), (oldest, store.revision()));
+        assert_eq!(versions(&history), versions_in(model, oldest, &key_of(index)), "of key {index}");
+    }
+    oldest
+}
+
+/// Each version's revision, and what was put there.
+fn versions(history: &History) -> Vec<(Revision, Option<String>)> {
+    let shown = |content: &Content| match content {
+        Content::Put(record) => Some(show_read(record)),
+        Content::Deleted | Content::Destroyed => None,
+    };
+    history.versions.iter().map(|version| (version.revision, shown(&version.content))).collect()
+}
+
+/// The same as the model has it, from what was there at `since` on.
+fn versions_in(model: &Model, since: Revision, key: &Key) -> Vec<(Revision, Option<String>)> {
+    let revision_of = |shown: &str| shown.split(['@', '+']).nth(1).unwrap().parse().unwrap();
+    let mut states =
+        (0..).zip(model).skip_while(|(at, _)| *at < since).map(|(at, state)| (at, state.get(key)));
+    let mut before = states.next().unwrap().1;
+    let mut versions: Vec<_> =
+        before.iter().map(|shown| (revision_of(shown), Some((*shown).clone()))).collect();
+    for (at, now) in states {
+        if now != before {
+            versions.push((at, now.cloned()));
+            before = now;
+        }
+    }
+    versions
 }
 
 async fn check_page(store: &Store, revision: Revision, state: &BTreeMap<Key, String>) {
@@ -99,7 +131,7 @@ async fn check_page(store: &Store, revision: Revision, state: &BTreeMap<Key, Str
 }
 
 fn on_disk(directory: &Path, limits: &Limits, history_bytes: u64) -> impl Fn() -> Store {
-    let options = Options { directory: directory.to_owned(), history_bytes };
+    let options = Options { directory: directory.to_owned(), clock: Clock::real(), history_bytes };
     move || Store::open_with(&options, limits).unwrap()
 }
 
@@ -110,9 +142,9 @@ proptest! {
     fn every_revision_can_be_read_in_memory(ops in ops()) {
         let ops: Vec<_> = ops.into_iter().filter(|op| matches!(op, Op::Commit(_))).collect();
         crate::clock::virtual_runtime().unwrap().block_on(async {
-            let (store, model) = run(Store::ephemeral, &ops).await;
+            let (store, model) = run(ephemeral, &ops).await;
             assert_eq!(check(&store, &model).await, 0);
-            let (store, model) = run(|| Store::ephemeral_with(&TINY), &ops).await;
+            let (store, model) = run(|| Store::ephemeral_with(Clock::real(), &TINY), &ops).await;
             check(&store, &model).await;
         });
     }

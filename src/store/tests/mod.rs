@@ -3,6 +3,7 @@
 mod damage;
 mod history;
 mod transactions;
+mod versions;
 mod watching;
 
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Change, Expect, Key, Limits, Options, Range, Record, Revision, Store, Write};
+use crate::clock::Clock;
 use crate::kind::Object;
 
 /// So small that a few dozen writes roll the log several times.
@@ -22,7 +24,11 @@ const ROOMY: Limits =
     Limits { window_events: 1 << 20, window_bytes: 1 << 30, segment_bytes: 1 << 30, step_bytes: 4096 };
 
 fn options(directory: &Path) -> Options {
-    Options { directory: directory.to_owned(), history_bytes: 1 << 30 }
+    Options { directory: directory.to_owned(), clock: Clock::real(), history_bytes: 1 << 30 }
+}
+
+fn ephemeral() -> Store {
+    Store::ephemeral(Clock::real())
 }
 
 fn open(directory: &Path, limits: &Limits) -> Store {
@@ -106,6 +112,5 @@ fn listed(store: &Store, range: &Range) -> Vec<String> {
 
 /// The test's own patience; nothing that works comes near it.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    let clock = crate::clock::Clock::real();
-    clock.timeout(std::time::Duration::from_secs(20), future).await.expect("it happens within 20 s")
+    Clock::real().timeout(std::time::Duration::from_secs(20), future).await.expect("it happens within 20 s")
 }

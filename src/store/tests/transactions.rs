@@ -4,7 +4,7 @@ use crate::store::CommitError;
 /// Both forms of the store; the directory lives as long as the pair.
 fn stores() -> [(Store, Option<tempfile::TempDir>); 2] {
     let directory = tempfile::tempdir().unwrap();
-    [(Store::ephemeral(), None), (open(directory.path(), &ROOMY), Some(directory))]
+    [(ephemeral(), None), (open(directory.path(), &ROOMY), Some(directory))]
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn transactions_of_one_batch_are_checked_in_order() {
 
 #[tokio::test]
 async fn lists_are_in_key_order_and_paged() {
-    let store = Store::ephemeral();
+    let store = ephemeral();
     for (namespace, name) in [("b", "1"), ("a", "2"), ("b", "0"), ("a", "10"), ("c", "3"), ("aa", "1")] {
         set(&store, key(namespace, name), "v").await;
     }
@@ -151,7 +151,7 @@ async fn lists_are_in_key_order_and_paged() {
 /// A page is filled from as many pieces as it takes, and is of one revision though others write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_selective_page_is_consistent_under_writers() {
-    let store = Store::ephemeral();
+    let store = ephemeral();
     for i in 0..2000 {
         set(&store, key("ns", &format!("{i:05}")), "0").await;
     }
@@ -219,7 +219,7 @@ async fn a_closed_store_takes_no_more_writes() {
 #[test]
 fn nothing_printed_tells_the_content() {
     let runtime = crate::clock::virtual_runtime().unwrap();
-    let store = Store::ephemeral();
+    let store = ephemeral();
     let record = runtime.block_on(set(&store, key("ns", "a"), "hush"));
     assert!(!format!("{record:?}").contains("hush"));
     assert!(!format!("{:?}", record.with_revision(7)).contains("hush"));
@@ -230,7 +230,7 @@ fn nothing_printed_tells_the_content() {
 #[test]
 fn with_revision_changes_the_revision_only() {
     let runtime = crate::clock::virtual_runtime().unwrap();
-    let store = Store::ephemeral();
+    let store = ephemeral();
     let record = runtime.block_on(set(&store, key("ns", "a"), "1"));
     for revision in [2, 9, 10, 12345] {
         assert_eq!(show(&record.with_revision(revision)), format!("ns/a=1@{revision}+1"));

@@ -41,7 +41,7 @@ async fn ready(watch: &mut Watch) -> Vec<String> {
 
 #[tokio::test]
 async fn a_watch_tells_what_comes_after_its_start() {
-    let store = Store::ephemeral();
+    let store = ephemeral();
     set(&store, key("a", "x"), "1").await;
     let mut from_zero = store.watch(all(), 0).await.unwrap();
     let mut from_one = store.watch(all(), 1).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_watch_tells_what_comes_after_its_start() {
 
 #[tokio::test]
 async fn progress_moves_with_what_others_write() {
-    let store = Store::ephemeral();
+    let store = ephemeral();
     let mut pods = store.watch(Range { collection: "pods", namespace: None }, 0).await.unwrap();
     let mut inside = store.watch(within("b"), 0).await.unwrap();
     for i in 1..=3 {
@@ -78,7 +78,7 @@ async fn progress_moves_with_what_others_write() {
 
 #[tokio::test]
 async fn a_watcher_waits_without_being_woken_by_others() {
-    let store = Store::ephemeral();
+    let store = ephemeral();
     let mut inside = store.watch(within("b"), 0).await.unwrap();
     let mut task = tokio_test_task(async move { inside.next().await.map(|events| events.len()) });
     assert!(task.is_pending());
@@ -119,7 +119,7 @@ impl<F: Future> Polled<F> {
 
 #[tokio::test]
 async fn a_slow_watcher_is_cut_off_alone() {
-    let store = Store::ephemeral_with(&TINY);
+    let store = Store::ephemeral_with(Clock::real(), &TINY);
     let mut slow = store.watch(all(), 0).await.unwrap();
     let mut quick = store.watch(all(), 0).await.unwrap();
     let mut elsewhere = store.watch(within("quiet"), 0).await.unwrap();
@@ -140,7 +140,7 @@ async fn a_slow_watcher_is_cut_off_alone() {
 
 #[tokio::test]
 async fn in_memory_what_has_left_the_window_is_expired() {
-    let store = Store::ephemeral_with(&TINY);
+    let store = Store::ephemeral_with(Clock::real(), &TINY);
     for i in 0..20 {
         set(&store, key("ns", "a"), &i.to_string()).await;
     }
@@ -155,7 +155,7 @@ async fn in_memory_what_has_left_the_window_is_expired() {
 
 #[tokio::test]
 async fn watches_end_with_the_store() {
-    let store = Store::ephemeral();
+    let store = ephemeral();
     let mut watch = store.watch(all(), 0).await.unwrap();
     let waiting = tokio::spawn(async move {
         let first = watch.next().await.map(|events| events.len());
@@ -166,7 +166,7 @@ async fn watches_end_with_the_store() {
     store.close();
     assert_eq!(soon(waiting).await.unwrap(), (Some(1), true));
     // The last handle closes, too.
-    let store = Store::ephemeral();
+    let store = ephemeral();
     let mut watch = store.watch(all(), 0).await.unwrap();
     drop(store);
     assert!(soon(watch.next()).await.is_none());
@@ -238,7 +238,7 @@ async fn check_lists_and_watches(store: Store) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_and_its_watch_leave_no_gap_in_memory() {
-    check_lists_and_watches(Store::ephemeral()).await;
+    check_lists_and_watches(ephemeral()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
