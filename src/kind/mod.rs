@@ -5,6 +5,7 @@
 //! OpenAPI, storage keys and kubectl's tables are derived from that list. Nothing outside this
 //! folder matches on a kind to find out how to serve it.
 
+pub mod content;
 pub mod field;
 pub mod metadata;
 mod network;
@@ -45,6 +46,7 @@ pub(crate) mod testing;
 use k8s_openapi::ListableResource;
 use schemars::{Schema, SchemaGenerator};
 
+pub use content::ContentHash;
 pub use object::{Encoded, Object, Typed};
 pub use strategy::{AnyStrategy, Strategy};
 

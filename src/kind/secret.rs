@@ -7,8 +7,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::config_map::{DATA_BYTES_MAX, SEALED};
+use super::content::{ContentHash, Hasher};
 use super::field::{Errors, Path};
-
 use super::table::{self, Cell};
 use super::validation::{data_key, each, immutable};
 use super::{Kind, Strategy};
@@ -35,6 +35,14 @@ pub static KIND: Kind = Kind {
 
 /// Names the ServiceAccount that a `kubernetes.io/service-account-token` Secret is for.
 pub const SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+
+/// The hash of the type and `data`; [`super::content`] says of what exactly, and who must not see it.
+#[must_use]
+pub fn content_hash(secret: &Secret) -> ContentHash {
+    let of_type = secret.type_.as_deref().unwrap_or_default();
+    let hash = Hasher::default().add("type", "", of_type.as_bytes());
+    secret.data.iter().flatten().fold(hash, |hash, (key, value)| hash.add("data", key, &value.0)).end()
+}
 
 struct Rules;
 
@@ -79,6 +87,10 @@ impl Strategy for Rules {
 
     fn fields(&self, secret: &Secret) -> Vec<(&'static str, String)> {
         vec![("type", secret.type_.clone().unwrap_or_default())]
+    }
+
+    fn content_hash(&self, secret: &Secret) -> Option<ContentHash> {
+        Some(content_hash(secret))
     }
 
     fn cells(&self, secret: &Secret, now: Timestamp) -> Vec<Cell> {
@@ -215,6 +227,14 @@ mod tests {
             json!({"stringData": {"k": "x".repeat(DATA_BYTES_MAX + 1)}}),
             &["data: Too long: may not be more than 1048576 bytes"],
         );
+    }
+
+    #[test]
+    fn the_hash_is_of_type_and_content() {
+        let hash = |secret: Value| content_hash(&serde_json::from_value(secret).unwrap()).to_string();
+        let secret = json!({"type": "Opaque", "data": {"k": "dg=="}, "metadata": {"name": "a"}});
+        assert_eq!(hash(secret), "sha256:05ddedb4d8215bc63648672ec94eca454f304dec11f8b2f70df9f5c0aa4dc6b6");
+        assert_ne!(hash(json!({"type": "Opaque"})), hash(json!({"type": "example.com/own"})));
     }
 
     #[test]

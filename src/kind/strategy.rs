@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
+use super::content::ContentHash;
 use super::field::{Errors, Path};
 use super::object::{Object, Typed};
 use super::table::Cell;
@@ -67,6 +68,11 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The hash of what matters to those who use the object, for kinds whose history is served.
+    fn content_hash(&self, _object: &Self::Object) -> Option<ContentHash> {
+        None
+    }
+
     /// Seconds that a deletion must wait, given what the request asked for (`None`: nothing); 0
     /// deletes at once. Only pods wait.
     fn deletion_grace_seconds(&self, _object: &Self::Object, _requested: Option<i64>) -> i64 {
@@ -106,6 +112,7 @@ pub trait AnyStrategy: Send + Sync {
     fn fields(&self, object: &dyn Object) -> Vec<(&'static str, String)>;
     /// The names `fields` gives, for refusing others.
     fn field_names(&self) -> Vec<&'static str>;
+    fn content_hash(&self, object: &dyn Object) -> Option<ContentHash>;
     fn deletion_grace_seconds(&self, object: &dyn Object, requested: Option<i64>) -> i64;
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Cell>;
 }
@@ -200,6 +207,10 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn field_names(&self) -> Vec<&'static str> {
         Strategy::fields(self, &S::Object::default()).into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn content_hash(&self, object: &dyn Object) -> Option<ContentHash> {
+        Strategy::content_hash(self, of(object))
     }
 
     fn deletion_grace_seconds(&self, object: &dyn Object, requested: Option<i64>) -> i64 {
