@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
 use super::File;
 use super::tree::{Ino, ROOT, Tree};
@@ -22,13 +23,13 @@ impl Tree {
         };
         let mut visible = BTreeMap::new();
         visible.insert("..data".to_owned(), directory.clone());
-        let data = self.make_directories(&directory, now).expect(WHY);
+        let data = self.sub_directory(ROOT, &directory, now).expect(WHY);
         for (path, file) in files {
-            let parent = match path.rsplit_once('/') {
-                Some((above, _)) => self.make_directories(&format!("{directory}/{above}"), now).expect(WHY),
-                None => data,
-            };
-            let name = path.rsplit('/').next().expect("splitting gives one part at least");
+            let mut parent = data;
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", path.as_str()));
+            for element in above.split('/').filter(|element| !element.is_empty()) {
+                parent = self.sub_directory(parent, element, now).expect(WHY);
+            }
             let ino = self.add_shared_file(file.content.clone(), now);
             self.attach(parent, name, ino, now).expect(WHY);
             let first = path.split('/').next().expect("splitting gives one part at least");
@@ -47,6 +48,19 @@ impl Tree {
             if !self.entries(ROOT).expect("the root is a directory").contains_key(&name) {
                 let ino = self.add_link(target, now);
                 self.attach(ROOT, &name, ino, now).expect(WHY);
+            }
+        }
+    }
+
+    /// The directory `name` in `parent`, made if it is missing. What objects hold is bounded by the API,
+    /// so the bound on what guests may make does not count here.
+    fn sub_directory(&mut self, parent: Ino, name: &str, now: Timestamp) -> Result<Ino, ErrorCode> {
+        match self.entries(parent)?.get(name) {
+            Some(ino) => Ok(*ino),
+            None => {
+                let ino = self.add_directory(now);
+                self.attach(parent, name, ino, now)?;
+                Ok(ino)
             }
         }
     }

@@ -166,6 +166,30 @@ fn a_projected_volume_has_the_layout_of_kubernetes() {
 }
 
 #[test]
+fn content_that_has_not_changed_is_not_written_again() {
+    // BEHAVIOURS 10.6.
+    let volume = Volume::projected(files(&[("a", "1"), ("d/b", "2")]));
+    let entries = || volume.state().tree.entries(ROOT).unwrap().clone();
+    let before = entries();
+    volume.replace(files(&[("a", "1"), ("d/b", "2")]));
+    assert_eq!(entries(), before);
+    volume.replace(files(&[("a", "1"), ("d/b", "3")]));
+    let after = entries();
+    assert_eq!((before["a"], before["d"]), (after["a"], after["d"]));
+    assert_ne!(before["..data"], after["..data"]);
+}
+
+#[test]
+fn a_projected_volume_is_as_large_as_its_sources() {
+    // More than a guest may make; twice, for while it is replaced both contents are there.
+    let keys: Vec<String> = (0..50_001).map(|i| format!("k{i}")).collect();
+    let of = |text| files(&keys.iter().map(|key| (key.as_str(), text)).collect::<Vec<_>>());
+    let volume = Volume::projected(of("1"));
+    volume.replace(of("2"));
+    assert_eq!(volume.read("k50000").unwrap(), "2");
+}
+
+#[test]
 fn open_files_and_directories_keep_what_they_had() {
     let clock = Clock::real();
     let volume = Volume::projected(files(&[("d/a", "old")]));

@@ -252,6 +252,11 @@ impl Tree {
         self.add(kind, now)
     }
 
+    /// A directory without a name yet.
+    pub(super) fn add_directory(&mut self, now: Timestamp) -> Ino {
+        self.add(Kind::Directory(BTreeMap::new()), now)
+    }
+
     /// A link without a name yet.
     pub(super) fn add_link(&mut self, target: String, now: Timestamp) -> Ino {
         self.add(Kind::Link(target), now)
