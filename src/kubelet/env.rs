@@ -56,8 +56,8 @@ pub(crate) fn sources(container: &Container) -> impl Iterator<Item = Source> {
     from.chain(vars)
 }
 
-/// The environment in order: `HOSTNAME`, `envFrom`, `env`, then the services' variables that
-/// nothing else sets.
+/// The environment in order: `envFrom`, `env`, then the services' variables that nothing else sets.
+/// What is not text is refused: guests take no other, and a value must not change on its way.
 pub(crate) fn build(
     container: &Container,
     facts: &Facts<'_>,
@@ -65,7 +65,6 @@ pub(crate) fn build(
     services: &[(String, String)],
 ) -> Result<Vec<(String, String)>, EnvError> {
     let mut env = Env::default();
-    env.set("HOSTNAME", fields::hostname(facts.pod));
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &from.config_map_ref {
@@ -78,7 +77,9 @@ pub(crate) fn build(
             let optional = reference.optional.unwrap_or(false);
             let Some(secret) = secret(found, &reference.name, optional)? else { continue };
             for (key, value) in secret.data.iter().flatten() {
-                env.set(&format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
+                let name = format!("{prefix}{key}");
+                let value = secret_text(&value.0, &name, key, facts.pod, &reference.name)?;
+                env.set(&name, value);
             }
         }
     }
@@ -96,13 +97,28 @@ pub(crate) fn build(
             env.set(name, value.clone());
         }
     }
-    Ok(env.list)
+    match env.list.iter().find(|(_, value)| value.contains('\0')) {
+        Some((name, _)) => Err(EnvError(format!(
+            "cannot set variable {name:?}: its value holds a NUL byte, where guests would cut it; \
+             mount the value as a file instead"
+        ))),
+        None => Ok(env.list),
+    }
+}
+
+/// Adds what a container runtime sets itself, unless the pod does. References are expanded without
+/// it, as in Kubernetes: `$(HOSTNAME)` stays as written.
+#[must_use]
+pub(crate) fn with_hostname(mut env: Vec<(String, String)>, pod: &Pod) -> Vec<(String, String)> {
+    if !env.iter().any(|(name, _)| name == "HOSTNAME") {
+        env.insert(0, ("HOSTNAME".to_owned(), fields::hostname(pod)));
+    }
+    env
 }
 
 /// The program's name and its arguments: `command` and `args`, expanded. Without a command the
 /// program's name is the last part of the image's.
-#[must_use]
-pub(crate) fn args(container: &Container, env: &[(String, String)]) -> Vec<String> {
+pub(crate) fn args(container: &Container, env: &[(String, String)]) -> Result<Vec<String>, EnvError> {
     let value = |name: &str| service(env, name);
     let expanded = |text: &String| expand(text, value);
     let mut args: Vec<String> = container.command.iter().flatten().map(expanded).collect();
@@ -112,7 +128,12 @@ pub(crate) fn args(container: &Container, env: &[(String, String)]) -> Vec<Strin
         args.push(last.split([':', '@']).next().unwrap_or(last).to_owned());
     }
     args.extend(container.args.iter().flatten().map(expanded));
-    args
+    match args.iter().position(|arg| arg.contains('\0')) {
+        Some(place) => Err(EnvError(format!(
+            "cannot pass argument {place} of the command line: it holds a NUL byte, where guests would cut it"
+        ))),
+        None => Ok(args),
+    }
 }
 
 #[derive(Default)]
@@ -178,7 +199,9 @@ fn value_from(
         let optional = reference.optional.unwrap_or(false);
         let Some(secret) = secret(found, &reference.name, optional)? else { return Ok(None) };
         return match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
-            Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
+            Some(value) => {
+                secret_text(&value.0, &var.name, &reference.key, facts.pod, &reference.name).map(Some)
+            }
             None if optional => Ok(None),
             None => Err(missing_key(&reference.key, "Secret", namespace, &reference.name)),
         };
@@ -195,6 +218,18 @@ fn value_from(
         return value.map(Some).map_err(EnvError);
     }
     Ok(Some(String::new()))
+}
+
+/// A value of a Secret as a variable. The error shows none of it.
+fn secret_text(value: &[u8], variable: &str, key: &str, pod: &Pod, name: &str) -> Result<String, EnvError> {
+    let text = std::str::from_utf8(value).map_err(|_| {
+        EnvError(format!(
+            "cannot set variable {variable:?}: key {key} in Secret {}/{name} is not UTF-8 text; \
+             mount it as a file instead",
+            namespace(pod)
+        ))
+    })?;
+    Ok(text.to_owned())
 }
 
 fn missing_key(key: &str, kind: &str, namespace: &str, name: &str) -> EnvError {

@@ -68,7 +68,7 @@ fn lines(values: Option<&BTreeMap<String, String>>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A string as Go's `%q` writes it, for the characters that labels and annotations hold.
+/// A string as Go's `%q` writes it, which is how Kubernetes quotes the values.
 fn quoted(text: &str) -> String {
     let mut result = String::with_capacity(text.len() + 2);
     result.push('"');
@@ -76,15 +76,29 @@ fn quoted(text: &str) -> String {
         match c {
             '"' => result.push_str("\\\""),
             '\\' => result.push_str("\\\\"),
+            '\x07' => result.push_str("\\a"),
+            '\x08' => result.push_str("\\b"),
+            '\x0c' => result.push_str("\\f"),
             '\n' => result.push_str("\\n"),
             '\r' => result.push_str("\\r"),
             '\t' => result.push_str("\\t"),
-            c if c.is_control() => result.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => result.push(c),
+            '\x0b' => result.push_str("\\v"),
+            c if c.is_ascii_control() => result.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if is_printable(c) => result.push(c),
+            c if u32::from(c) <= 0xffff => result.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => result.push_str(&format!("\\U{:08x}", u32::from(c))),
         }
     }
     result.push('"');
     result
+}
+
+/// Letters, marks, numbers, punctuation, symbols and the plain space, as Go's `IsPrint` has it. Rust
+/// shares the notion but not the function: behind another character, where marks count as printable,
+/// it is what is not escaped.
+fn is_printable(c: char) -> bool {
+    let text: String = ['.', c].iter().collect();
+    !text.escape_debug().skip(1).eq(c.escape_unicode())
 }
 
 /// The amount of `limits.cpu`, `requests.memory` and so on of a container in divisors, rounded up.

@@ -30,6 +30,8 @@
 //!   killed at once, whatever the grace. A guest that can hear it will have its grace.
 //! - Exit codes: the program's own, as far as WASI carries it; 134 and `Error` for a trap, with its
 //!   text as the message; 137 and `OOMKilled` beyond the memory limit; 137 for what was killed.
+//! - Environments and command lines are text: a Secret's value that is not UTF-8, or anything that holds
+//!   a NUL byte, is a `CreateContainerConfigError`, not a changed value. A file holds any bytes.
 //! - Probes count as passed and hooks are not run; one event `Unsupported` says so.
 //! - emptyDir volumes are memory: they outlive containers, not the process.
 //! - After a restart of the process its pods go on as after a reboot: what ran has ended with 255

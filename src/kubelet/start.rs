@@ -79,6 +79,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
     let services = node.shared.services.variables(namespace, links);
     let env = env::build(container, &facts, &found, &services).map_err(|error| config(error.0))?;
+    let args = env::args(container, &env).map_err(|error| config(error.0))?;
     let mut mounts = volumes.mounts(container, &env).map_err(config)?;
     let message = if node.config.images.run_code() { message_file(container, &mounts) } else { None };
     if let Some((mount, _)) = &message {
@@ -99,8 +100,8 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let spec = runtime::ContainerSpec {
         label: format!("{namespace}/{name}/{}", container.name),
         image,
-        args: env::args(container, &env),
-        env,
+        args,
+        env: env::with_hostname(env, &pod),
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         mounts,
         memory_limit: memory.and_then(|amount| u64::try_from(amount.units()).ok()),

@@ -44,18 +44,25 @@ fn map(name: &str, data: Value) -> Arc<ConfigMap> {
     )
 }
 
-fn secret_of(name: &str, key: &str, value: &str) -> Arc<Secret> {
+fn secret_of(name: &str, key: &str, value: &[u8]) -> Arc<Secret> {
     let mut secret = Secret::default();
     secret.metadata.name = Some(name.into());
-    let value = k8s_openapi::ByteString(value.as_bytes().to_vec());
+    let value = k8s_openapi::ByteString(value.to_vec());
     secret.data = Some(BTreeMap::from([(key.to_owned(), value)]));
     Arc::new(secret)
 }
 
 fn found() -> Found {
     Found {
-        config_maps: BTreeMap::from([("m".into(), map("m", json!({"X": "map", "Y": "map"})))]),
-        secrets: BTreeMap::from([("s".into(), secret_of("s", "X", "secret"))]),
+        config_maps: BTreeMap::from([
+            ("m".into(), map("m", json!({"X": "map", "Y": "map"}))),
+            ("names".into(), map("names", json!({"REFERENCE": "$(Y)", "a.b-c": "1", "9": "2"}))),
+        ]),
+        secrets: BTreeMap::from([
+            ("s".into(), secret_of("s", "X", b"secret")),
+            ("bytes".into(), secret_of("bytes", "raw", b"\xffhunter2")),
+            ("nul".into(), secret_of("nul", "raw", b"hunter\x002")),
+        ]),
     }
 }
 
@@ -104,18 +111,31 @@ fn make(json: Value) -> Result<Vec<String>, EnvError> {
 fn later_sources_win_and_services_come_last() {
     // BEHAVIOURS 10.1.
     for (case, lines) in [
-        (json!({}), vec!["HOSTNAME=p", "SVC_HOST=1.2.3.4", "X=service"]),
+        (json!({}), vec!["SVC_HOST=1.2.3.4", "X=service"]),
         (
             json!({"envFrom": [{"configMapRef": {"name": "m"}}, {"secretRef": {"name": "s"}}]}),
-            vec!["HOSTNAME=p", "X=secret", "Y=map", "SVC_HOST=1.2.3.4"],
+            vec!["X=secret", "Y=map", "SVC_HOST=1.2.3.4"],
         ),
         (
             json!({"envFrom": [{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "m"}}]}),
-            vec!["HOSTNAME=p", "X=map", "Y=map", "SVC_HOST=1.2.3.4"],
+            vec!["X=map", "Y=map", "SVC_HOST=1.2.3.4"],
         ),
         (
             json!({"envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}], "env": [{"name": "P_X", "value": "env"}]}),
-            vec!["HOSTNAME=p", "P_X=env", "P_Y=map", "SVC_HOST=1.2.3.4", "X=service"],
+            vec!["P_X=env", "P_Y=map", "SVC_HOST=1.2.3.4", "X=service"],
+        ),
+        // Any name that a key or a prefix can make is a variable's.
+        (
+            json!({"envFrom": [{"prefix": "1 ", "configMapRef": {"name": "names"}}]}),
+            vec!["1 9=2", "1 REFERENCE=$(Y)", "1 a.b-c=1", "SVC_HOST=1.2.3.4", "X=service"],
+        ),
+        // What is optional and absent hides nothing.
+        (
+            json!({
+                "envFrom": [{"configMapRef": {"name": "m"}}],
+                "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": true}}}],
+            }),
+            vec!["X=map", "Y=map", "SVC_HOST=1.2.3.4"],
         ),
         (
             json!({"env": [{"name": "HOSTNAME", "value": "mine"}, {"name": "X"}]}),
@@ -128,13 +148,19 @@ fn later_sources_win_and_services_come_last() {
 
 #[test]
 fn values_see_what_came_before_them() {
+    // BEHAVIOURS 10.2: what the runtime adds is not among it, and valueFrom is taken as it is.
     let env = json!({"env": [
         {"name": "LATE", "value": "$(A)"},
         {"name": "A", "value": "a"},
         {"name": "B", "value": "$(A)-$(SVC_HOST)-$(Y)"},
-        {"name": "RAW", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "X"}}},
+        {"name": "HOST", "value": "$(HOSTNAME)"},
+        {"name": "RAW", "valueFrom": {"configMapKeyRef": {"name": "names", "key": "REFERENCE"}}},
+        {"name": "AGAIN", "value": "$(RAW)"},
     ], "envFrom": [{"configMapRef": {"name": "m"}}]});
     let lines = make(env).unwrap();
+    for raw in ["HOST=$(HOSTNAME)", "RAW=$(Y)", "AGAIN=$(Y)"] {
+        assert!(lines.contains(&raw.into()), "{raw} in {lines:?}");
+    }
     assert!(lines.contains(&"LATE=$(A)".into()), "{lines:?}");
     assert!(lines.contains(&"B=a-1.2.3.4-map".into()), "{lines:?}");
 }
@@ -157,7 +183,7 @@ fn fields_and_resources() {
     ] {
         let lines =
             make(json!({"env": [{"name": "V", "valueFrom": {"fieldRef": {"fieldPath": path}}}]})).unwrap();
-        assert_eq!(lines[1], format!("V={value}"), "{path}");
+        assert_eq!(lines[0], format!("V={value}"), "{path}");
     }
     for (reference, value) in [
         (json!({"resource": "limits.cpu"}), "2"),
@@ -170,7 +196,7 @@ fn fields_and_resources() {
         (json!({"resource": "requests.memory", "containerName": "free"}), "0"),
     ] {
         let env = json!({"env": [{"name": "V", "valueFrom": {"resourceFieldRef": reference}}]});
-        assert_eq!(make(env.clone()).unwrap()[1], format!("V={value}"), "{env}");
+        assert_eq!(make(env.clone()).unwrap()[0], format!("V={value}"), "{env}");
     }
 }
 
@@ -204,7 +230,7 @@ fn what_is_missing_is_named_unless_optional() {
         key("secretKeyRef", "a", "k", true),
         key("secretKeyRef", "s", "k", true),
     ] {
-        assert_eq!(make(case.clone()).unwrap(), ["HOSTNAME=p", "SVC_HOST=1.2.3.4", "X=service"], "{case}");
+        assert_eq!(make(case.clone()).unwrap(), ["SVC_HOST=1.2.3.4", "X=service"], "{case}");
     }
 }
 
@@ -216,7 +242,62 @@ fn command_lines() {
         (json!({"args": ["-x", "$(A)"]}), vec!["hello", "-x", "1"]),
         (json!({"command": ["run", "$(A)"], "args": ["$$(A)", "$(B)"]}), vec!["run", "1", "$(A)", "$(B)"]),
     ] {
-        assert_eq!(args(&container(case), &env), line);
+        assert_eq!(args(&container(case), &env).unwrap(), line);
+    }
+    let cut = container(json!({"args": ["a", "b\0c"]}));
+    let why = "cannot pass argument 2 of the command line: it holds a NUL byte, where guests would cut it";
+    assert_eq!(args(&cut, &env).unwrap_err().0, why);
+}
+
+#[test]
+fn values_that_guests_cannot_take_are_refused_and_not_shown() {
+    // BEHAVIOURS 10.1, where WebAssembly differs: environments are text.
+    let from = |name: &str| json!({"envFrom": [{"prefix": "P_", "secretRef": {"name": name}}]});
+    let key = |name: &str| json!({"env": [{"name": "V", "valueFrom": {"secretKeyRef": {"name": name, "key": "raw"}}}]});
+    let not_text = "key raw in Secret n/bytes is not UTF-8 text; mount it as a file instead";
+    let cut = "its value holds a NUL byte, where guests would cut it; mount the value as a file instead";
+    for (case, name, why) in [
+        (from("bytes"), "P_raw", not_text),
+        (key("bytes"), "V", not_text),
+        (from("nul"), "P_raw", cut),
+        (key("nul"), "V", cut),
+        (json!({"env": [{"name": "V", "value": "a\0b"}]}), "V", cut),
+    ] {
+        let message = make(case.clone()).unwrap_err().0;
+        assert_eq!(message, format!("cannot set variable {name:?}: {why}"), "{case}");
+    }
+}
+
+#[test]
+fn the_runtime_names_the_host_unless_the_pod_does() {
+    for (env, expected) in [
+        (vec![("A", "1")], vec![("HOSTNAME", "p"), ("A", "1")]),
+        (vec![("HOSTNAME", "mine")], vec![("HOSTNAME", "mine")]),
+    ] {
+        let owned = |list: Vec<(&str, &str)>| -> Vec<(String, String)> {
+            list.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        assert_eq!(with_hostname(owned(env), &pod()), owned(expected));
+    }
+}
+
+#[test]
+fn values_are_quoted_as_go_does() {
+    // BEHAVIOURS 10.4: `%q`.
+    let mut pod = pod();
+    for (value, quoted) in [
+        ("plain, 'it' and é", r#""plain, 'it' and é""#),
+        (r#"say "hi" \ "#, r#""say \"hi\" \\ ""#),
+        ("a\nb\tc\rd", r#""a\nb\tc\rd""#),
+        ("\x07\x08\x0b\x0c\x00\x1b\x7f", r#""\a\b\v\f\x00\x1b\x7f""#),
+        ("\u{85}\u{a0}\u{200b}\u{feff}\u{e000}", r#""\u0085\u00a0\u200b\ufeff\ue000""#),
+        ("e\u{301} 🦀 \u{e0001}", "\"e\u{301} 🦀 \\U000e0001\""),
+    ] {
+        pod.metadata.annotations = Some(BTreeMap::from([("k".to_owned(), value.to_owned())]));
+        let allocatable = BTreeMap::new();
+        let ip = Ipv4Addr::LOCALHOST;
+        let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
+        assert_eq!(fields::field(&facts, "metadata.annotations").unwrap(), format!("k={quoted}"));
     }
 }
 
