@@ -96,7 +96,8 @@ struct Actor {
     subscriptions: Vec<Subscription>,
     fetching: bool,
     fetch_again: bool,
-    mount_error: String,
+    /// What is wrong with the volumes, as last told.
+    mount_errors: Vec<String>,
     hears_config: bool,
     hears_images: bool,
     /// The status may differ from the written one.
@@ -134,7 +135,7 @@ pub(crate) async fn run(
         subscriptions: Vec::new(),
         fetching: false,
         fetch_again: false,
-        mount_error: String::new(),
+        mount_errors: Vec::new(),
         hears_config: false,
         hears_images: false,
         dirty: false,

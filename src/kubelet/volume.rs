@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume,
+    ConfigMap, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume, VolumeProjection,
 };
 
 use super::env::expand;
@@ -20,6 +20,8 @@ const DEFAULT_MODE: i32 = 0o644;
 /// The most an emptyDir without a sizeLimit may hold, since it is memory. Generous for scratch
 /// files, small beside a node; nobody has measured what guests need.
 const EMPTY_DIR_BYTES_MAX: u64 = 256 << 20;
+
+mod paths;
 
 type Files = BTreeMap<String, File>;
 
@@ -107,23 +109,8 @@ pub(crate) fn content(volume: &Volume, facts: &Facts<'_>, found: &Found) -> Resu
     } else if let Some(source) = &volume.downward_api {
         downward(&mut files, facts, source.items.as_deref(), source.default_mode)?;
     } else if let Some(projected) = &volume.projected {
-        let mode = projected.default_mode;
-        for source in projected.sources.iter().flatten() {
-            if let Some(source) = &source.config_map {
-                config_map(&mut files, found, &source.name, source.items.as_deref(), mode, source.optional)?;
-            }
-            if let Some(source) = &source.secret {
-                secret(&mut files, found, &source.name, source.items.as_deref(), mode, source.optional)?;
-            }
-            if let Some(source) = &source.downward_api {
-                downward(&mut files, facts, source.items.as_deref(), mode)?;
-            }
-            if source.cluster_trust_bundle.is_some() {
-                return Err("clusterTrustBundle sources are not supported by this node".into());
-            }
-            // Tokens of service accounts come with authentication by token; until then the file
-            // is missing.
-        }
+        let sources = projected.sources.iter().flatten();
+        all(sources.map(|source| projection(&mut files, source, facts, found, projected.default_mode)))?;
     } else if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().map(|limit| Amount::of(limit).units());
         let bytes_max = limit.filter(|limit| *limit > 0).and_then(|limit| u64::try_from(limit).ok());
@@ -133,10 +120,51 @@ pub(crate) fn content(volume: &Volume, facts: &Facts<'_>, found: &Found) -> Resu
              choose one of them"
             .into());
     }
-    Ok(Content::Files(files))
+    Ok(Content::Files(paths::cleaned(files)?))
 }
 
-/// Names that volumes hold become paths; Kubernetes writes modes in 9 bits.
+/// One source of a projected volume; of two files with one path the later stays.
+fn projection(
+    files: &mut Files,
+    source: &VolumeProjection,
+    facts: &Facts<'_>,
+    found: &Found,
+    mode: Option<i32>,
+) -> Result<(), String> {
+    if let Some(source) = &source.config_map {
+        config_map(files, found, &source.name, source.items.as_deref(), mode, source.optional)?;
+    }
+    if let Some(source) = &source.secret {
+        secret(files, found, &source.name, source.items.as_deref(), mode, source.optional)?;
+    }
+    if let Some(source) = &source.downward_api {
+        downward(files, facts, source.items.as_deref(), mode)?;
+    }
+    if source.cluster_trust_bundle.is_some() {
+        return Err("clusterTrustBundle sources are not supported by this node; \
+             project the certificates from a ConfigMap"
+            .into());
+    }
+    // Tokens of service accounts come with authentication by token; until then the file is missing.
+    Ok(())
+}
+
+/// Success, or everything that is wrong, in the form of Kubernetes' aggregates: `[a, b]`.
+fn all(results: impl Iterator<Item = Result<(), String>>) -> Result<(), String> {
+    let mut wrong: Vec<String> = Vec::new();
+    for why in results.filter_map(Result::err) {
+        if !wrong.contains(&why) {
+            wrong.push(why);
+        }
+    }
+    match &mut wrong[..] {
+        [] => Ok(()),
+        [why] => Err(std::mem::take(why)),
+        several => Err(format!("[{}]", several.join(", "))),
+    }
+}
+
+/// Kubernetes writes modes in 9 bits.
 fn file(content: Bytes, mode: Option<i32>) -> File {
     let mode = mode.unwrap_or(DEFAULT_MODE) & 0o777;
     File { content, mode: u32::try_from(mode).expect("nine bits are not negative") }
@@ -201,7 +229,8 @@ fn pick(
     for item in items {
         match data.get(item.key.as_str()) {
             Some(value) => {
-                files.insert(item.path.clone(), file(Bytes::copy_from_slice(value), item.mode.or(mode)));
+                let path = paths::cleaned_path(&item.path)?;
+                files.insert(path, file(Bytes::copy_from_slice(value), item.mode.or(mode)));
             }
             None if optional => {}
             None => return Err(format!("{missing}: {}", item.key)),
@@ -216,7 +245,7 @@ fn downward(
     items: Option<&[DownwardAPIVolumeFile]>,
     mode: Option<i32>,
 ) -> Result<(), String> {
-    for item in items.unwrap_or_default() {
+    all(items.unwrap_or_default().iter().map(|item| {
         let value = if let Some(reference) = &item.field_ref {
             fields::field(facts, &reference.field_path)
                 .ok_or_else(|| format!("unsupported fieldPath: {}", reference.field_path))?
@@ -226,43 +255,52 @@ fn downward(
         } else {
             String::new()
         };
-        files.insert(item.path.clone(), file(value.into(), item.mode.or(mode)));
-    }
-    Ok(())
+        files.insert(paths::cleaned_path(&item.path)?, file(value.into(), item.mode.or(mode)));
+        Ok(())
+    }))
 }
 
 impl Volumes {
-    /// Makes every volume that the pod's containers mount; nothing if one cannot be made.
-    pub(crate) fn make(facts: &Facts<'_>, found: &Found) -> Result<Self, MountError> {
+    /// Makes every volume that the pod's containers mount; nothing if some cannot be made.
+    pub(crate) fn make(facts: &Facts<'_>, found: &Found) -> Result<Self, Vec<MountError>> {
         let mut volumes = BTreeMap::new();
+        let mut wrong = Vec::new();
         for volume in used(facts.pod) {
-            let content = content(volume, facts, found)
-                .map_err(|cause| MountError { volume: volume.name.clone(), cause })?;
-            let live = match content {
-                Content::Files(files) => {
+            let live = match content(volume, facts, found) {
+                Err(cause) => {
+                    wrong.push(MountError { volume: volume.name.clone(), cause });
+                    continue;
+                }
+                Ok(Content::Files(files)) => {
                     let kept = is_mounted_in_part(facts.pod, &volume.name).then(|| Mutex::new(files.clone()));
                     Live { volume: fs::Volume::projected(files), files: kept }
                 }
-                Content::Empty { bytes_max } => {
+                Ok(Content::Empty { bytes_max }) => {
                     Live { volume: fs::Volume::empty_dir(bytes_max), files: None }
                 }
             };
             volumes.insert(volume.name.clone(), live);
         }
-        Ok(Self(volumes))
+        if wrong.is_empty() { Ok(Self(volumes)) } else { Err(wrong) }
     }
 
-    /// Shows the sources as they are now. What cannot be made any more keeps what it has.
-    pub(crate) fn refresh(&self, facts: &Facts<'_>, found: &Found) {
+    /// Shows the sources as they are now. What cannot be made any more keeps what it has, and is told.
+    pub(crate) fn refresh(&self, facts: &Facts<'_>, found: &Found) -> Vec<MountError> {
+        let mut wrong = Vec::new();
         for volume in used(facts.pod) {
             let Some(live) = self.0.get(&volume.name) else { continue };
-            if let Ok(Content::Files(files)) = content(volume, facts, found) {
-                if let Some(kept) = &live.files {
-                    kept.lock().expect("no holder panics").clone_from(&files);
+            match content(volume, facts, found) {
+                Ok(Content::Files(files)) => {
+                    if let Some(kept) = &live.files {
+                        kept.lock().expect("no holder panics").clone_from(&files);
+                    }
+                    live.volume.replace(files);
                 }
-                live.volume.replace(files);
+                Ok(Content::Empty { .. }) => {}
+                Err(cause) => wrong.push(MountError { volume: volume.name.clone(), cause }),
             }
         }
+        wrong
     }
 
     /// Where a container sees its volumes. The error is the message of a `CreateContainerConfigError`.
@@ -283,9 +321,8 @@ impl Volumes {
                 }
                 (Some(_) | None, _) => live.volume.clone(),
             };
-            let trimmed = mount.mount_path.trim_end_matches('/');
             mounts.push(fs::Mount {
-                path: if trimmed.is_empty() { "/".to_owned() } else { trimmed.to_owned() },
+                path: paths::mount_path(&mount.mount_path),
                 volume,
                 sub_path,
                 read_only: mount.read_only.unwrap_or(false),
@@ -313,17 +350,20 @@ fn sub_path(
     let path = match (plain.filter(|path| !path.is_empty()), expression.filter(|path| !path.is_empty())) {
         (Some(path), _) => path.to_owned(),
         (None, Some(expression)) => {
-            let missing = std::cell::RefCell::new(None);
+            let missing = std::cell::RefCell::new(BTreeSet::new());
             let path = expand(expression, |name| {
                 let value = env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-                if value.is_none() {
-                    missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+                // An empty value, such as an annotation's that is not there, would mount too much.
+                if value.as_ref().is_none_or(String::is_empty) {
+                    missing.borrow_mut().insert(name.to_owned());
                 }
                 value
             });
-            if let Some(name) = missing.into_inner() {
+            let missing = missing.into_inner();
+            if !missing.is_empty() {
+                let names = missing.into_iter().collect::<Vec<_>>().join(", ");
                 return Err(format!(
-                    "failed to expand subPathExpr {expression:?}: missing value for {name:?}"
+                    "failed to expand subPathExpr {expression:?}: missing value for {names}"
                 ));
             }
             path

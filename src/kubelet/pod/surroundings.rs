@@ -67,7 +67,7 @@ impl Actor {
             self.fetch_volumes();
             return;
         }
-        let error = match found {
+        let errors = match found {
             Ok(found) => {
                 let pod = self.pod.clone();
                 let facts = Facts {
@@ -77,20 +77,21 @@ impl Actor {
                     allocatable: &self.node.config.capacity,
                 };
                 match &self.volumes {
-                    Some(volumes) => {
-                        volumes.refresh(&facts, &found);
-                        return;
-                    }
+                    Some(volumes) => volumes.refresh(&facts, &found),
                     None => match Volumes::make(&facts, &found) {
                         Ok(volumes) => {
+                            self.mount_errors.clear();
                             self.volumes = Some(Arc::new(volumes));
                             self.step(Event::Prepared);
                             return;
                         }
                         // Tried again as soon as a source changes.
-                        Err(error) => error.to_string(),
+                        Err(errors) => errors,
                     },
                 }
+                .iter()
+                .map(ToString::to_string)
+                .collect()
             }
             Err(error) => {
                 let clock = self.node.shared.clock;
@@ -98,14 +99,14 @@ impl Actor {
                     clock.sleep(RETRY).await;
                     Outcome::FetchAgain
                 }));
-                format!("cannot read the sources of the pod's volumes: {error}")
+                vec![format!("cannot read the sources of the pod's volumes: {error}")]
             }
         };
-        if self.mount_error != error {
-            self.mount_error.clone_from(&error);
-            let about = client::reference(&*self.pod, None);
-            self.node.api.record(&about, true, "FailedMount", error);
+        let about = client::reference(&*self.pod, None);
+        for error in errors.iter().filter(|error| !self.mount_errors.contains(error)) {
+            self.node.api.record(&about, true, "FailedMount", error.clone());
         }
+        self.mount_errors = errors;
     }
 
     /// Hears of the sources of every container's environment from now on, and tries again, since

@@ -22,6 +22,8 @@ use crate::kubelet::services::Services;
 use crate::kubelet::sources::{SourceKind, Sources};
 use crate::runtime::{Container, ContainerSpec, Image, ImageError, Runtime};
 
+mod config;
+
 /// The API: one pod, and what was said about it.
 #[derive(Default)]
 struct FakeApi {
@@ -38,6 +40,7 @@ struct State {
     events: Vec<String>,
     deletions: u32,
     config_maps: BTreeMap<String, Arc<ConfigMap>>,
+    secrets: BTreeMap<String, Arc<Secret>>,
 }
 
 impl FakeApi {
@@ -106,8 +109,8 @@ impl NodeApi for FakeApi {
         self.state.lock().unwrap().config_maps.get(name).cloned().ok_or(ApiError::NotFound)
     }
 
-    async fn secret(&self, _namespace: &str, _name: &str) -> Result<Arc<Secret>, ApiError> {
-        Err(ApiError::NotFound)
+    async fn secret(&self, _namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError> {
+        self.state.lock().unwrap().secrets.get(name).cloned().ok_or(ApiError::NotFound)
     }
 
     fn record(&self, _about: &ObjectReference, _warning: bool, reason: &str, message: String) {

@@ -78,6 +78,15 @@ fn projections() {
             ]}}),
             vec![r#"all/a 440 "1""#, r#"key 440 "secret""#, r#"name 440 "p""#],
         ),
+        // Of two sources of one path the later wins, however the path is written.
+        (
+            json!({"projected": {"sources": [
+                {"configMap": {"name": "m"}},
+                {"configMap": {"name": "m", "items": [{"key": "b", "path": "./a"}]}},
+                {"secret": {"name": "s", "items": [{"key": "key", "path": "b"}]}},
+            ]}}),
+            vec![r#"a 644 "2""#, r#"b 644 "secret""#, r#"bin 644 "\0\x01""#],
+        ),
         (json!({"emptyDir": {}}), vec!["empty 268435456"]),
         (json!({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}), vec!["empty 1048576"]),
     ] {
@@ -99,12 +108,35 @@ fn what_cannot_be_made_says_why() {
             "references non-existent secret key: k",
         ),
         (
+            json!({"configMap": {"name": "m", "items": [{"key": "a", "path": "x"}, {"key": "b", "path": "x/y"}]}}),
+            "invalid path: \"x\" cannot be a file and, for \"x/y\", a directory; give each key a path of its own",
+        ),
+        (
+            json!({"projected": {"sources": [
+                {"downwardAPI": {"items": [{"path": "key/n", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+                {"secret": {"name": "s"}},
+            ]}}),
+            "invalid path: \"key\" cannot be a file and, for \"key/n\", a directory; give each key a path of its own",
+        ),
+        (
             json!({"hostPath": {"path": "/"}}),
             "this node has configMap, secret, downwardAPI, projected and emptyDir volumes only; choose one of them",
         ),
     ] {
         assert_eq!(files(volume.clone()).unwrap_err(), message, "{volume}");
     }
+    // Everything that is wrong with the sources of one volume is said at once.
+    let several = json!({"projected": {"sources": [
+        {"configMap": {"name": "none"}},
+        {"secret": {"name": "s", "items": [{"key": "k", "path": "x"}]}},
+        {"configMap": {"name": "none", "items": [{"key": "k", "path": "y"}]}},
+        {"clusterTrustBundle": {"name": "c", "path": "ca.crt"}},
+    ]}});
+    assert_eq!(
+        files(several).unwrap_err(),
+        "[configmap \"none\" not found, references non-existent secret key: k, \
+         clusterTrustBundle sources are not supported by this node; project the certificates from a ConfigMap]"
+    );
     let error = MountError { volume: "v".into(), cause: "configmap \"a\" not found".into() };
     assert_eq!(error.to_string(), "MountVolume.SetUp failed for volume \"v\" : configmap \"a\" not found");
 }
@@ -130,13 +162,20 @@ fn only_mounted_volumes_are_made() {
 #[test]
 fn parts_of_volumes() {
     // BEHAVIOURS 10.9.
-    let env = [("NAME".to_owned(), "x".to_owned()), ("UP".to_owned(), "..".to_owned())];
+    let env = [("NAME", "x"), ("UP", ".."), ("EMPTY", "")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
     for (plain, expression, expected) in [
         (None, None, Ok(None)),
         (Some(""), None, Ok(None)),
         (Some("a/b"), None, Ok(Some("a/b"))),
         (None, Some("logs/$(NAME)"), Ok(Some("logs/x"))),
-        (None, Some("$(NONE)"), Err("failed to expand subPathExpr \"$(NONE)\": missing value for \"NONE\"")),
+        (None, Some("$(NONE)"), Err("failed to expand subPathExpr \"$(NONE)\": missing value for NONE")),
+        (
+            None,
+            Some("$(Z)/$(EMPTY)/$(NAME)/$(A)"),
+            Err("failed to expand subPathExpr \"$(Z)/$(EMPTY)/$(NAME)/$(A)\": missing value for A, EMPTY, Z"),
+        ),
+        (None, Some("$$(NAME)"), Ok(Some("$(NAME)"))),
         (Some("/a"), None, Err("failed to prepare subPath \"/a\": must be a relative path without '..'")),
         (
             None,
