@@ -103,6 +103,15 @@ mod tests {
 
     #[test]
     fn keys_are_file_names() {
+        // BEHAVIOURS 10.10.
+        let longest = "k".repeat(253);
+        MAP.valid(json!({"data": {longest.clone(): ""}}), &[]);
+        MAP.valid(
+            json!({"data": {format!("{longest}k"): ""}}),
+            &[&format!(
+                "data[{longest}k]: Invalid value: \"{longest}k\": must be no more than 253 characters"
+            )],
+        );
         MAP.valid(
             json!({"data": {"a.B_c-1": "", "...": ""}, "binaryData": {".hidden": "AA=="}}),
             &["data[...]: Invalid value: \"...\": must not start with '..'"],
@@ -121,6 +130,7 @@ mod tests {
 
     #[test]
     fn text_and_bytes_share_no_key_and_are_bounded() {
+        // BEHAVIOURS 10.10: it is the values that count, text and bytes together.
         MAP.valid(
             json!({"data": {"k": "v"}, "binaryData": {"k": "AA=="}}),
             &[
@@ -137,6 +147,7 @@ mod tests {
 
     #[test]
     fn sealed_content_stays() {
+        // BEHAVIOURS 10.11.
         let sealed = json!({"immutable": true, "data": {"k": "v"}});
         MAP.update(sealed.clone(), json!({"metadata": {"labels": {"a": "b"}}}), &[]);
         MAP.update(
@@ -148,6 +159,9 @@ mod tests {
                 "binaryData: Forbidden: field is immutable when `immutable` is set",
             ],
         );
+        // Nothing and an empty map are the same content.
+        MAP.update(json!({"immutable": true}), json!({"data": {}, "binaryData": {}}), &[]);
+        MAP.update(json!({"data": {"k": "v"}}), json!({"immutable": true, "data": {"k": "w"}}), &[]);
         MAP.update(json!({"immutable": false, "data": {"k": "v"}}), json!({"data": {"k": "w"}}), &[]);
     }
 

@@ -158,6 +158,7 @@ mod tests {
 
     #[test]
     fn string_data_wins_over_data_and_is_not_returned() {
+        // BEHAVIOURS 10.12.
         let secret = SECRET.created(json!({"data": {"a": "AA==", "b": "Yg=="}, "stringData": {"a": "x"}}));
         let secret: &Secret = secret.downcast_ref().unwrap();
         assert_eq!(
@@ -176,12 +177,14 @@ mod tests {
 
     #[test]
     fn known_types_need_their_keys() {
+        // BEHAVIOURS 10.12.
         let check = |of: &str, text: Value, expected: &[&str]| {
             SECRET.valid(json!({"type": format!("kubernetes.io/{of}"), "stringData": text}), expected);
         };
         check("tls", json!({"tls.crt": "", "tls.key": ""}), &[]);
         check("tls", json!({"tls.crt": ""}), &["data[tls.key]: Required value"]);
         check("basic-auth", json!({"username": ""}), &[]);
+        check("basic-auth", json!({"password": ""}), &[]);
         check("basic-auth", json!({}), &["data[username]: Required value", "data[password]: Required value"]);
         check("ssh-auth", json!({"ssh-privatekey": "k"}), &[]);
         check("ssh-auth", json!({"ssh-privatekey": ""}), &["data[ssh-privatekey]: Required value"]);
@@ -204,6 +207,13 @@ mod tests {
 
     #[test]
     fn the_type_and_sealed_content_stay() {
+        // BEHAVIOURS 10.11, 10.12. A type that is left out is Opaque, as everywhere.
+        SECRET.update(
+            json!({"type": "example.com/own"}),
+            json!({"type": null}),
+            &["type: Invalid value: \"Opaque\": field is immutable"],
+        );
+        SECRET.update(json!({"immutable": true}), json!({"metadata": {"labels": {"a": "b"}}}), &[]);
         SECRET.update(
             json!({}),
             json!({"type": "example.com/own"}),

@@ -2,12 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, Volume, VolumeProjection,
+};
 
 use super::{list, text};
 use crate::kind::field::{self, Path};
 use crate::kind::quantity::Amount;
 use crate::kind::resources::Resources;
+
+/// Files of a volume that are compared, each with each: more than a person writes, few enough that a
+/// request cannot keep the server busy.
+const COMPARED_MAX: usize = 1000;
 
 pub(super) fn of_pod(pod: &Pod) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -30,6 +36,9 @@ fn of_spec(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
             let path = path.child("topologySpreadConstraints").index(i).child("labelSelector");
             warnings.push(format!("{path}: a null labelSelector results in matching no pod"));
         }
+    }
+    for volume in list(&spec.volumes) {
+        of_volume(volume, warnings);
     }
     let mut addresses = BTreeSet::new();
     for (i, alias) in list(&spec.host_aliases).iter().enumerate() {
@@ -60,6 +69,89 @@ fn of_spec(spec: &PodSpec, path: &Path, warnings: &mut Vec<String>) {
     if spec.termination_grace_period_seconds.is_some_and(|seconds| seconds < 0) {
         let path = path.child("terminationGracePeriodSeconds");
         warnings.push(format!("{path}: must be >= 0; negative values are invalid and will be treated as 1"));
+    }
+}
+
+/// A file in a volume, and where it comes from if the volume has several sources.
+struct Placed {
+    path: String,
+    source: String,
+}
+
+impl Placed {
+    fn new(path: &str, source: &str) -> Self {
+        Self { path: path.trim_end_matches('/').to_owned(), source: source.to_owned() }
+    }
+
+    /// Whether one is the other, or would have to be a directory above it.
+    fn overlaps(&self, other: &Self) -> bool {
+        let below = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let named = !self.path.is_empty() && !other.path.is_empty();
+        named && (below(&self.path, &other.path) || below(&other.path, &self.path))
+    }
+
+    fn shown(&self) -> String {
+        if self.source.is_empty() {
+            format!("{:?}", self.path)
+        } else {
+            format!("{:?} ({})", self.path, self.source)
+        }
+    }
+}
+
+/// Paths of which only one can be there; the node refuses some of them.
+fn of_volume(volume: &Volume, warnings: &mut Vec<String>) {
+    let mut overlaps = |described: &str, files: Vec<Placed>| {
+        for (i, file) in files.iter().enumerate().take(COMPARED_MAX) {
+            for earlier in files[..i].iter().filter(|earlier| file.overlaps(earlier)) {
+                let (file, earlier, name) = (file.shown(), earlier.shown(), &volume.name);
+                warnings
+                    .push(format!("volume {name:?} ({described}): overlapping paths: {file} with {earlier}"));
+            }
+        }
+    };
+    if let Some(map) = &volume.config_map {
+        overlaps(&format!("ConfigMap {:?}", map.name), of_keys(list(&map.items), ""));
+    }
+    if let Some(secret) = &volume.secret {
+        overlaps(&format!("Secret {:?}", text(&secret.secret_name)), of_keys(list(&secret.items), ""));
+    }
+    if let Some(downward) = &volume.downward_api {
+        overlaps("DownwardAPI", of_fields(list(&downward.items), ""));
+    }
+    if let Some(projected) = &volume.projected {
+        let sources = list(&projected.sources);
+        overlaps("Projected", sources.iter().flat_map(of_projection).collect());
+        for _ in sources.iter().filter(|source| **source == VolumeProjection::default()) {
+            warnings.push(format!("volume {:?} (Projected) has no sources provided", volume.name));
+        }
+    }
+}
+
+fn of_keys(items: &[KeyToPath], source: &str) -> Vec<Placed> {
+    items.iter().map(|item| Placed::new(&item.path, source)).collect()
+}
+
+fn of_fields(items: &[DownwardAPIVolumeFile], source: &str) -> Vec<Placed> {
+    items.iter().map(|item| Placed::new(&item.path, source)).collect()
+}
+
+fn of_projection(source: &VolumeProjection) -> Vec<Placed> {
+    if let Some(map) = &source.config_map {
+        of_keys(list(&map.items), &format!("ConfigMap {:?}", map.name))
+    } else if let Some(secret) = &source.secret {
+        of_keys(list(&secret.items), &format!("Secret {:?}", secret.name))
+    } else if let Some(downward) = &source.downward_api {
+        of_fields(list(&downward.items), "DownwardAPI")
+    } else if let Some(token) = &source.service_account_token {
+        vec![Placed::new(&token.path, "ServiceAccountToken")]
+    } else if let Some(bundle) = &source.cluster_trust_bundle {
+        let name = bundle.name.as_deref().unwrap_or(text(&bundle.signer_name));
+        vec![Placed::new(&bundle.path, &format!("ClusterTrustBundle {name:?}"))]
+    } else {
+        Vec::new()
     }
 }
 

@@ -1,4 +1,5 @@
-use super::{LABEL, at, container, spec};
+use super::{KIND, LABEL, at, container, spec};
+use crate::kind::testing::patched;
 
 /// A volume with `fields`; the expected lines are relative to it.
 #[track_caller]
@@ -165,6 +166,39 @@ fn mounts_name_volumes_and_places() {
         &[
             "volumes[0].configMap.name: Required value",
             "containers[0].volumeMounts[0].name: Not found: \"v\"",
+        ],
+    );
+}
+
+#[test]
+fn paths_that_overlap_are_warned_of() {
+    // BEHAVIOURS 10.7: of two keys with one path the later stays, and no node can mount a file
+    // inside a file.
+    #[track_caller]
+    fn check(volume: &str, expected: &[&str]) {
+        let pod = patched(&KIND, super::BASE, &format!("{{spec: {{volumes: [{{name: v, {volume}}}]}}}}"));
+        assert_eq!(KIND.strategy.warnings(&*pod), expected, "{volume}");
+    }
+    check("configMap: {name: m, items: [{key: a, path: x/a}, {key: b, path: x/b}, {key: c, path: xy}]}", &[]);
+    check(
+        "configMap: {name: m, items: [{key: a, path: x}, {key: b, path: x/b}]}",
+        &[r#"volume "v" (ConfigMap "m"): overlapping paths: "x/b" with "x""#],
+    );
+    check(
+        "secret: {secretName: s, items: [{key: a, path: x/}, {key: b, path: x}]}",
+        &[r#"volume "v" (Secret "s"): overlapping paths: "x" with "x""#],
+    );
+    check(
+        "downwardAPI: {items: [{path: a/b, fieldRef: {fieldPath: metadata.name}}, {path: a, fieldRef: {fieldPath: metadata.name}}]}",
+        &[r#"volume "v" (DownwardAPI): overlapping paths: "a" with "a/b""#],
+    );
+    check(
+        "projected: {sources: [{configMap: {name: m, items: [{key: a, path: x}]}}, {}, {secret: {name: s, items: [{key: a, path: x/y}]}}, {serviceAccountToken: {path: x/y/z}}]}",
+        &[
+            r#"volume "v" (Projected): overlapping paths: "x/y" (Secret "s") with "x" (ConfigMap "m")"#,
+            r#"volume "v" (Projected): overlapping paths: "x/y/z" (ServiceAccountToken) with "x" (ConfigMap "m")"#,
+            r#"volume "v" (Projected): overlapping paths: "x/y/z" (ServiceAccountToken) with "x/y" (Secret "s")"#,
+            r#"volume "v" (Projected) has no sources provided"#,
         ],
     );
 }
