@@ -4,6 +4,7 @@
 mod harness;
 
 mod client_library;
+mod config;
 mod control_plane;
 mod crash;
 mod guest;

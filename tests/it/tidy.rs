@@ -185,3 +185,59 @@ fn only_the_clock_asks_the_time() {
         );
     }
 }
+
+/// The part of a file that is tests: all of it, or what follows `mod tests {`.
+fn tests_of<'a>(file: &str, source: &'a str) -> &'a str {
+    if file.starts_with("tests/") || file.contains("/tests/") || file.ends_with("/tests.rs") {
+        return source;
+    }
+    source.find("mod tests {").map_or("", |at| &source[at..])
+}
+
+/// The rules of section 10 that a text cites: `BEHAVIOURS 10.1, 10.3 to 10.5 and 10.9.`
+fn cited(source: &str) -> Vec<u32> {
+    let mut cited = Vec::new();
+    for line in source.lines() {
+        let Some((_, rest)) = line.split_once("BEHAVIOURS ") else { continue };
+        let mut until_next = false;
+        for word in rest.split([' ', ',', ':', ';', ')']).filter(|word| !word.is_empty()) {
+            let number = word.strip_prefix("10.").map(|rule| rule.trim_end_matches('.').parse::<u32>());
+            match number {
+                Some(Ok(rule)) if until_next => {
+                    let from = cited.last().map_or(rule, |last: &u32| *last + 1);
+                    cited.extend(from..=rule);
+                }
+                Some(Ok(rule)) => cited.push(rule),
+                Some(Err(_)) | None if matches!(word, "to" | "and") => {}
+                Some(Err(_)) | None => break,
+            }
+            until_next = word == "to";
+        }
+    }
+    cited
+}
+
+#[test]
+fn the_rule_scanner_sees_every_form() {
+    assert_eq!(cited("// BEHAVIOURS 10.2."), [2]);
+    assert_eq!(cited("// (BEHAVIOURS 10.1, 10.3 to 10.5 and 10.9): the 10.11"), [1, 3, 4, 5, 9]);
+    assert_eq!(cited("// BEHAVIOURS 9.14 and 10.1\n// 10.2"), Vec::<u32>::new());
+}
+
+#[test]
+fn every_rule_of_configuration_has_a_test() {
+    /// Rules of section 10 of the behaviours we keep to: environment and volumes.
+    const RULES: std::ops::RangeInclusive<u32> = 1..=17;
+    /// Rules about tokens, which come with authentication by token.
+    const TO_COME: [u32; 2] = [13, 15];
+    let mut found = Vec::new();
+    for folder in ["src", "tests"] {
+        for (file, source) in sources(folder) {
+            if file != "tests/it/tidy.rs" {
+                found.extend(cited(tests_of(&file, &source)));
+            }
+        }
+    }
+    let missing: Vec<u32> = RULES.filter(|rule| !found.contains(rule) && !TO_COME.contains(rule)).collect();
+    assert!(missing.is_empty(), "no test cites rule 10.x for x of {missing:?}");
+}

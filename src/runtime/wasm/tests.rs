@@ -315,6 +315,25 @@ fn check_files(guest: &str, full: &str, is_directory: &str) {
         ("write /config/new no", "Read-only file system"),
         ("rm /config/a", "Read-only file system"),
         ("mkdir /config/d", "Read-only file system"),
+        (
+            "walk /config",
+            "..TIME/ ..TIME/a(5) ..TIME/dir/ ..TIME/dir/b(4) ..TIME/dir/deep/ ..TIME/dir/deep/c(0) \
+             ..data->..TIME a->..data/a dir->..data/dir",
+        ),
+        ("read /config/..data/dir/b", "beta"),
+        ("read /config/dir/../a", "alpha"),
+        ("seek /config/a 1 +0 -2 +1", "1:lph 4:a 3:ha 6:"),
+        ("together /config/a /config/dir/b /nested/a /etc/app.conf", "alpha beta alpha beta"),
+        ("age /config/a", "recent"),
+        ("env GREETING", "hi, there"),
+        ("env NONE", "not set"),
+        (
+            "refused /config a",
+            "overwrite=ReadOnlyFilesystem append=ReadOnlyFilesystem update=ReadOnlyFilesystem \
+             truncate=ReadOnlyFilesystem create=ReadOnlyFilesystem mkdir=ReadOnlyFilesystem \
+             remove=ReadOnlyFilesystem rmdir=ReadOnlyFilesystem rename=ReadOnlyFilesystem \
+             link=ReadOnlyFilesystem",
+        ),
         ("list /scratch", "inside/"),
         ("write /scratch/f hello", "done"),
         ("append /scratch/f , world", "no such step"),
@@ -351,6 +370,7 @@ fn check_files(guest: &str, full: &str, is_directory: &str) {
     ];
     let args: Vec<&str> = steps.iter().map(|(step, _)| *step).collect();
     let (exit, output) = run_with(guest, &args, |spec| {
+        spec.env = vec![("GREETING".to_owned(), "hi, there".to_owned())];
         spec.mounts = vec![
             mount("/config", &config),
             mount("/scratch", &scratch),

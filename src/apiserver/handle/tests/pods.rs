@@ -52,6 +52,24 @@ async fn accounts_and_classes_must_exist() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn secrets_for_images_are_the_pods_or_else_its_accounts() {
+    // BEHAVIOURS 10.16, as far as images come from elsewhere.
+    let world = World::new().await;
+    let account = json!({"metadata": {"name": "robot"}, "imagePullSecrets": [{"name": "a"}, {"name": "b"}]});
+    world.create("serviceaccounts", account).await.unwrap();
+    for (name, own, expected) in [
+        ("none", json!([]), json!([{"name": "a"}, {"name": "b"}])),
+        ("own", json!([{"name": "c"}]), json!([{"name": "c"}])),
+    ] {
+        let mut pod = pod(name);
+        pod["spec"]["serviceAccountName"] = json!("robot");
+        pod["spec"]["imagePullSecrets"] = own;
+        let created = world.create("pods", pod).await.unwrap();
+        assert_eq!(created["spec"]["imagePullSecrets"], expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_waits_for_the_account_of_a_new_namespace() {
     let world = World::new().await;
     world.create("namespaces", map("new")).await.unwrap();
