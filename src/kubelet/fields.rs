@@ -44,12 +44,14 @@ pub(crate) fn field(facts: &Facts<'_>, path: &str) -> Option<String> {
     }
 }
 
-/// The host name inside the pod.
+/// The host name inside the pod; on the node's network it is the node's.
 pub(crate) fn hostname(pod: &Pod) -> String {
     /// The longest host name.
     const LENGTH_MAX: usize = 63;
-    let wanted = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
-    let name = wanted.or(pod.metadata.name.as_deref()).unwrap_or_default();
+    let spec = pod.spec.as_ref();
+    let node = spec.filter(|spec| spec.host_network == Some(true)).and_then(|spec| spec.node_name.as_deref());
+    let wanted = spec.and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let name = node.or(wanted).or(pod.metadata.name.as_deref()).unwrap_or_default();
     let end = name.char_indices().map(|(at, _)| at).nth(LENGTH_MAX).unwrap_or(name.len());
     name[..end].trim_end_matches(['-', '.']).to_owned()
 }

@@ -308,4 +308,6 @@ fn host_names_are_cut() {
     assert_eq!(fields::hostname(&pod), "a".repeat(62));
     pod.spec.as_mut().unwrap().hostname = Some("web".into());
     assert_eq!(fields::hostname(&pod), "web");
+    pod.spec.as_mut().unwrap().host_network = Some(true);
+    assert_eq!(fields::hostname(&pod), "node");
 }
