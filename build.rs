@@ -8,11 +8,11 @@ use std::process::Command;
 use std::{env, fs};
 
 /// Guests that are also built for WASI 0.1, where an exit code survives, and more error codes do.
-const PREVIEW1: &[&str] = &["exit", "files", "worker"];
+const PREVIEW1: &[&str] = &["exit", "files", "reload", "worker"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for path in ["guests/src", "guests/Cargo.toml", "guests/Cargo.lock"] {
+    for path in ["guests/src", "guests/Cargo.toml", "guests/Cargo.lock", "wit"] {
         println!("cargo::rerun-if-changed={path}");
     }
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
@@ -44,7 +44,7 @@ fn build(root: &Path, target: &Path, platform: &str, which: &[&str]) -> Option<P
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets it"));
     cargo
         .current_dir(root.join("guests"))
-        .args(["build", "--release", "--locked", "--offline", "--quiet", "--target", platform])
+        .args(["build", "--release", "--locked", "--quiet", "--target", platform])
         .args(which)
         .arg("--target-dir")
         .arg(target);
@@ -61,8 +61,8 @@ fn build(root: &Path, target: &Path, platform: &str, which: &[&str]) -> Option<P
     if !status.success() {
         // Ends the outer build, after the rest of the script.
         println!(
-            "cargo::error=cannot build guests/ for {platform}; is the target installed? \
-             Run: rustup target add wasm32-wasip2 wasm32-wasip1"
+            "cargo::error=cannot build guests/ for {platform}; is the target installed, and can what \
+             guests/Cargo.lock names be fetched? Run: rustup target add wasm32-wasip2 wasm32-wasip1"
         );
         return None;
     }

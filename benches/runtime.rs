@@ -62,6 +62,7 @@ fn spec(image: &Arc<dyn Image>, clock: Clock) -> ContainerSpec {
         env: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
+        config: None,
         memory_limit: None,
         cpu_limit: None,
         output: Arc::new(Log::new(clock, 1 << 20)),

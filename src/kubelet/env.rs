@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
 
+use super::content::{self, Values, Versions};
 use super::fields::{self, Facts};
 use super::sources::{Found, Source};
 
@@ -54,6 +55,37 @@ pub(crate) fn sources(container: &Container) -> impl Iterator<Item = Source> {
         map.or_else(|| from.secret_key_ref.as_ref().map(|reference| Source::secret(&reference.name)))
     });
     from.chain(vars)
+}
+
+/// The versions of the sources that an environment is made of.
+pub(crate) fn versions(found: &Found) -> Versions {
+    let maps =
+        found.config_maps.iter().map(|(name, map)| (Source::config_map(name), content::version(&**map)));
+    let secrets =
+        found.secrets.iter().map(|(name, secret)| (Source::secret(name), content::version(&**secret)));
+    maps.chain(secrets).collect()
+}
+
+/// What of the environment `wasi:config/store` tells: values of ConfigMaps, those of `envFrom` with
+/// their prefix, then variables by their name. Never a Secret's.
+pub(crate) fn settings(container: &Container, found: &Found) -> Values {
+    let mut settings = Values::new();
+    for from in container.env_from.iter().flatten() {
+        let prefix = from.prefix.as_deref().unwrap_or_default();
+        let map = from.config_map_ref.as_ref().and_then(|reference| found.config_map(&reference.name));
+        for (key, value) in map.iter().flat_map(|map| map.data.iter().flatten()) {
+            settings.insert(format!("{prefix}{key}"), value.clone().into());
+        }
+    }
+    for var in container.env.iter().flatten() {
+        let reference = var.value_from.as_ref().and_then(|from| from.config_map_key_ref.as_ref());
+        let map = reference.and_then(|reference| found.config_map(&reference.name));
+        let data = map.and_then(|map| map.data.as_ref());
+        if let Some(value) = reference.and_then(|reference| data?.get(&reference.key)) {
+            settings.insert(var.name.clone(), value.clone().into());
+        }
+    }
+    settings
 }
 
 /// The environment in order: `envFrom`, `env`, then the services' variables that nothing else sets.

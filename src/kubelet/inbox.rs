@@ -19,9 +19,18 @@ pub(crate) struct Mail {
     /// The pod is gone from the API.
     pub(crate) gone: bool,
     /// A ConfigMap or Secret that the pod subscribed to has changed.
-    pub(crate) sources: bool,
+    pub(crate) sources: Option<SourceNews>,
     /// The process ends: stop what runs and report nothing.
     pub(crate) shutdown: bool,
+}
+
+/// What is known of a change of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SourceNews {
+    /// [`Sources::latest`](super::sources::Sources::latest) has it.
+    Told,
+    /// Anything may have changed: they are to be read.
+    Unknown,
 }
 
 impl Inbox {
@@ -33,8 +42,8 @@ impl Inbox {
         self.put(|mail| mail.gone = true);
     }
 
-    pub(crate) fn sources_changed(&self) {
-        self.put(|mail| mail.sources = true);
+    pub(crate) fn sources_changed(&self, news: SourceNews) {
+        self.put(|mail| mail.sources = mail.sources.max(Some(news)));
     }
 
     pub(crate) fn shutdown(&self) {

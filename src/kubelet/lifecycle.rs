@@ -96,6 +96,13 @@ pub(crate) enum Event {
         slot: Slot,
         image: String,
     },
+    /// A container runs with content that has changed since, and is to have the new one.
+    ConfigChanged {
+        slot: Slot,
+        /// As `configmap/settings`.
+        source: String,
+        revision: u64,
+    },
     /// The object is gone.
     Gone,
     /// Time went on.
@@ -269,6 +276,7 @@ impl Life {
                     container.restarts = container.restarts.saturating_add(1);
                 }
                 container.run = Run::Running { started_at: now };
+                container.replaced = false;
                 container.waiting = None;
                 container.woken = false;
                 container.pull_backoff = Backoff::default();
@@ -292,6 +300,17 @@ impl Life {
             Event::SpecChanged { slot, image } => {
                 self.containers[slot].image = image;
                 self.replace(slot, now, actions);
+            }
+            Event::ConfigChanged { slot, source, revision } => {
+                let container = &self.containers[slot];
+                // An init container does its work once; and what is stopped is not started again.
+                if container.role != Role::Init && self.stop.is_none() {
+                    let name = &container.name;
+                    let message = format!(
+                        "Container {name} uses {source}, which changed in revision {revision}, will be restarted"
+                    );
+                    self.renew(slot, message, actions);
+                }
             }
             Event::Gone => self.stop = Some(Stop::Gone),
             Event::Tick => {}
@@ -356,14 +375,21 @@ impl Life {
                 container.run = Run::Idle;
                 actions.push(Action::Cancel { slot });
             }
-            Run::Running { .. } if !container.killing => {
-                container.replaced = true;
-                container.killing = true;
+            Run::Running { .. } => {
                 let message = format!("Container {} definition changed, will be restarted", container.name);
-                actions.push(Action::Record { slot: Some(slot), warning: false, reason: "Killing", message });
-                actions.push(Action::Kill { slot });
+                self.renew(slot, message, actions);
             }
-            Run::Running { .. } => {}
+        }
+    }
+
+    /// Ends a run, to begin another at once, whatever the policy.
+    fn renew(&mut self, slot: Slot, message: String, actions: &mut Vec<Action>) {
+        let container = &mut self.containers[slot];
+        if matches!(container.run, Run::Running { .. }) && !container.killing {
+            container.replaced = true;
+            container.killing = true;
+            actions.push(Action::Record { slot: Some(slot), warning: false, reason: "Killing", message });
+            actions.push(Action::Kill { slot });
         }
     }
 
@@ -469,7 +495,6 @@ impl Life {
         }
         container.retry_at = None;
         container.flip_at = None;
-        container.replaced = false;
         container.run = Run::Starting;
         actions.push(Action::Start { slot });
     }

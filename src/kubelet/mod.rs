@@ -50,8 +50,11 @@ use crate::random::Random;
 
 mod address;
 mod admit;
+mod annotations;
 mod api;
 mod backoff;
+mod config;
+mod content;
 mod env;
 mod fields;
 pub mod image;

@@ -19,15 +19,19 @@ use tokio::sync::watch;
 
 use super::address::PodAddress;
 use super::admit::{self, Reservation};
+use super::annotations::OnConfigChange;
 use super::api::ApiError;
+use super::config::Tracker;
+use super::content::{self, Contents};
 use super::inbox::{Inbox, Mail};
 use super::lifecycle::{self, Action, Event, Life, Rejection, RestartPolicy, Run, Slot, StartFailure};
 use super::logs::PodLogs;
 use super::nodes::NodeContext;
-use super::sources::{Found, Source, Subscription};
+use super::sources::{Source, Subscription};
 use super::start::{self, Begun, Start};
 use super::status::{self, Addresses};
 use super::volume::{self, Volumes};
+use super::{annotations, config};
 use crate::client;
 use crate::runtime::Exit;
 
@@ -37,6 +41,11 @@ const SETTLE: Duration = Duration::from_millis(1);
 /// How long after a request that failed for no reason of ours it is made again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long the annotation that tells revisions waits after a change of them: until the change has
+/// reached every pod of this node, and others that follow it at once are in it too.
+const REPORT: Duration = Duration::from_millis(250);
+
+mod configuration;
 mod surroundings;
 
 type Task = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -44,7 +53,7 @@ type Task = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// What something begun earlier came to.
 enum Outcome {
     /// The sources of the pod's volumes.
-    Fetched(Result<Found, ApiError>),
+    Fetched(Result<Contents, ApiError>),
     Started {
         slot: Slot,
         result: Result<Begun, StartFailure>,
@@ -70,6 +79,10 @@ struct Acting {
     starting: Option<AbortHandle>,
     begun: Option<Begun>,
     runs: i32,
+    /// Of the latest run, for as long as that lasts.
+    tracker: Option<Arc<Tracker>>,
+    /// What the annotation says of it.
+    report: Option<serde_json::Value>,
 }
 
 impl Acting {
@@ -93,6 +106,11 @@ struct Actor {
     holdings: Option<(Reservation, Option<PodAddress>)>,
     volumes: Option<Arc<Volumes>>,
     volume_sources: Vec<Source>,
+    /// Of the environments, if the pod wants to hear of their changes; they are not waited for.
+    env_sources: Vec<Source>,
+    /// All of these as they were last seen.
+    contents: Contents,
+    on_config_change: OnConfigChange,
     subscriptions: Vec<Subscription>,
     fetching: bool,
     fetch_again: bool,
@@ -125,6 +143,9 @@ pub(crate) async fn run(
         acting: life.containers.iter().map(Acting::new).collect(),
         addresses: Addresses { host: node.config.ip(), pod: None },
         volume_sources: volume::sources(&pod),
+        env_sources: Vec::new(),
+        contents: Contents::new(),
+        on_config_change: OnConfigChange::default(),
         node,
         inbox,
         pod,
@@ -183,8 +204,11 @@ impl Actor {
             }
             Err(rejection) => Event::Rejected(rejection),
         };
-        if event == Event::Accepted && is_new {
-            self.say_what_is_unsupported();
+        if event == Event::Accepted {
+            if is_new {
+                self.say_what_is_unsupported();
+            }
+            self.heed_annotations(is_new);
         }
         self.step(event);
     }
@@ -223,9 +247,9 @@ impl Actor {
         if mail.gone {
             self.step(Event::Gone);
         }
-        if mail.sources {
+        if let Some(news) = mail.sources {
             if self.life.accepted_at.is_some() && self.life.end.is_none() {
-                self.fetch_volumes();
+                self.sources_changed(news);
             }
             if self.life.waits_for_config() {
                 self.step(Event::SourcesChanged);
@@ -254,6 +278,9 @@ impl Actor {
         if deadline(&old) != deadline(&pod) {
             self.step(Event::DeadlineChanged(deadline(&pod)));
         }
+        if annotations::wishes(&old) != annotations::wishes(&pod) {
+            self.heed_annotations(true);
+        }
         let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
         if shown(&old) != shown(&pod) {
             if volume::shows_fields(&pod) && self.volumes.is_some() {
@@ -279,6 +306,7 @@ impl Actor {
             self.holdings = None;
             self.volumes = None;
             self.subscriptions.clear();
+            self.contents.clear();
         } else {
             if self.life.waits_for_config() && !self.hears_config {
                 self.hear_config();
@@ -292,11 +320,16 @@ impl Actor {
 
     /// The status may have changed.
     fn soil(&mut self) {
-        let now = self.node.shared.clock.now();
         let may_soon_change = self.life.end.is_none()
             && self.life.stop.is_none()
             && (self.life.is_starting() || self.life.policy != RestartPolicy::Always);
-        let at = if may_soon_change { now.checked_add(SETTLE).unwrap_or(now) } else { now };
+        self.soil_by(if may_soon_change { SETTLE } else { Duration::ZERO });
+    }
+
+    /// Something is to be written within `wait`.
+    fn soil_by(&mut self, wait: Duration) {
+        let now = self.node.shared.clock.now();
+        let at = now.checked_add(wait).unwrap_or(now);
         let already = self.write_at.filter(|_| self.dirty);
         self.write_at = Some(already.map_or(at, |already| already.min(at)));
         self.dirty = true;
@@ -338,6 +371,8 @@ impl Actor {
 
     fn start(&mut self, slot: Slot) {
         let acting = &mut self.acting[slot];
+        let tracker: Arc<Tracker> = Arc::default();
+        acting.tracker = Some(tracker.clone());
         let start = Start {
             node: self.node.clone(),
             pod: self.pod.clone(),
@@ -345,6 +380,7 @@ impl Actor {
             volumes: self.volumes.clone().unwrap_or_default(),
             slot,
             run: acting.runs,
+            tracker,
         };
         acting.runs = acting.runs.saturating_add(1);
         let (handle, registration) = AbortHandle::new_pair();
@@ -442,6 +478,8 @@ impl Actor {
                     Outcome::Exited { slot, exit }
                 }));
                 self.step(Event::Started { slot, container_id, image_id });
+                // Content may have changed while it was being started.
+                self.renew_outdated(slot);
             }
             Err(failure) => self.step(Event::StartFailed { slot, failure }),
         }
@@ -449,6 +487,8 @@ impl Actor {
 
     fn exited(&mut self, slot: Slot, exit: Exit) {
         let now = self.node.shared.clock.now();
+        self.take_reports();
+        self.acting[slot].tracker = None;
         let Some(begun) = self.acting[slot].begun.take() else { return };
         let container = &self.life.containers[slot];
         let started_at = match container.run {
@@ -477,9 +517,14 @@ impl Actor {
             self.dirty = false;
             self.write_at = None;
             let status = status::build(&self.pod, &self.life, self.addresses, now);
-            if self.pod.status.as_ref() != Some(&status) {
+            let revisions = self.revisions();
+            if self.pod.status.as_ref() != Some(&status) || revisions.is_some() {
                 let mut pod = (*self.pod).clone();
                 pod.status = Some(status);
+                if let Some(revisions) = revisions {
+                    let annotations = pod.metadata.annotations.get_or_insert_default();
+                    annotations.insert(config::REVISIONS.to_owned(), revisions);
+                }
                 self.writing = true;
                 let api = self.node.api.clone();
                 self.tasks.push(Box::pin(async move { Outcome::Wrote(api.write_status(pod).await) }));
@@ -499,9 +544,8 @@ impl Actor {
     }
 }
 
-/// Versions of this process's own API are numbers that only grow.
 fn revision(pod: &Pod) -> Option<u64> {
-    pod.metadata.resource_version.as_deref()?.parse().ok()
+    Some(content::revision(&pod.metadata)).filter(|revision| *revision > 0)
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! ConfigMaps and Secrets that pods use, and the news that one has changed.
 //!
-//! Contents are read from the API when they are needed, so they are never older than the pod that
-//! reads them. What is kept here is who wants to hear of changes: one watch per kind for the whole
-//! process, begun when the first pod asks and ended when a change finds nobody asking.
+//! What a start needs is read from the API, so it is never older than the pod that reads it. After
+//! that one watch per kind tells all pods of the process of changes: begun when the first pod asks
+//! and ended when a change finds nobody asking. A change is taken apart once, however many pods see
+//! it, and is held only while one of them does.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{ApiError, NodeApi};
-use super::inbox::Inbox;
+use super::content::{Content, Contents, HasValues, revision};
+use super::inbox::{Inbox, SourceNews};
 use crate::client::{self, Client, Select};
 use crate::kind::Typed;
 
@@ -26,6 +29,16 @@ pub(crate) enum SourceKind {
 pub(crate) struct Source {
     pub(crate) kind: SourceKind,
     pub(crate) name: String,
+}
+
+/// As `kubectl` names it: `configmap/settings`.
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            SourceKind::ConfigMap => write!(f, "configmap/{}", self.name),
+            SourceKind::Secret => write!(f, "secret/{}", self.name),
+        }
+    }
 }
 
 impl Source {
@@ -81,6 +94,23 @@ pub(crate) async fn fetch(
     Ok(found)
 }
 
+/// Reads the contents of sources of `namespace`; an absent one is no error.
+pub(crate) async fn fetch_contents(
+    api: &dyn NodeApi,
+    namespace: &str,
+    sources: Vec<Source>,
+    shared: &Sources,
+) -> Result<Contents, ApiError> {
+    let found = fetch(api, namespace, sources.iter().cloned()).await?;
+    let content = |source: &Source| match source.kind {
+        SourceKind::ConfigMap => {
+            found.config_maps.get(&source.name).map(|map| shared.content(namespace, &**map))
+        }
+        SourceKind::Secret => found.secrets.get(&source.name).map(|map| shared.content(namespace, &**map)),
+    };
+    Ok(sources.iter().filter_map(|source| Some((source.clone(), content(source)?))).collect())
+}
+
 fn present<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
     match answer {
         Ok(object) => Ok(Some(object)),
@@ -101,14 +131,33 @@ struct Inner {
 }
 
 /// By namespace and name.
-type ByName = BTreeMap<(String, String), Vec<(u64, Arc<Inbox>)>>;
+type ByName = BTreeMap<(String, String), Followed>;
 
 #[derive(Default)]
 struct State {
     next_id: u64,
-    /// Each with the subscription's number.
-    subscribers: BTreeMap<SourceKind, ByName>,
+    followed: BTreeMap<SourceKind, ByName>,
     watched: Vec<SourceKind>,
+}
+
+/// A source that somebody wants to hear of.
+#[derive(Default)]
+struct Followed {
+    /// Each with the subscription's number.
+    subscribers: Vec<(u64, Arc<Inbox>)>,
+    /// What somebody read last, to be shared by whoever reads the same revision.
+    read: Weak<Content>,
+    /// What the watch told last; `None` if that is not known.
+    latest: Option<Latest>,
+}
+
+/// A source as of a revision.
+#[derive(Clone)]
+pub(crate) struct Latest {
+    /// Of its last change, or of its deletion.
+    pub(crate) revision: u64,
+    /// `None`: it does not exist.
+    pub(crate) content: Option<Arc<Content>>,
 }
 
 /// Keeps one pod's inbox hearing of some sources.
@@ -139,8 +188,8 @@ impl Sources {
             if keys.contains(&key) {
                 continue;
             }
-            let by_name = state.subscribers.entry(key.0).or_default();
-            by_name.entry(key.1.clone()).or_default().push((id, inbox.clone()));
+            let by_name = state.followed.entry(key.0).or_default();
+            by_name.entry(key.1.clone()).or_default().subscribers.push((id, inbox.clone()));
             if !state.watched.contains(&key.0) {
                 state.watched.push(key.0);
                 self.watch(key.0);
@@ -168,16 +217,15 @@ impl Sources {
         });
     }
 
-    async fn follow<K: Typed>(&self, client: &Client, kind: SourceKind) {
+    async fn follow<K: Typed + HasValues>(&self, client: &Client, kind: SourceKind) {
         let mut watcher = client.watch::<K>(Select::default());
         while let Some(event) = watcher.next().await {
             let wanted = match event {
                 client::Event::Restarted(_) => self.restarted(kind),
-                client::Event::Applied(object) | client::Event::Deleted(object) => {
-                    let meta = object.metadata();
-                    let text = |part: &Option<String>| part.clone().unwrap_or_default();
-                    self.changed(kind, text(&meta.namespace), text(&meta.name))
+                client::Event::Applied(object) => {
+                    self.told(kind, object.metadata(), || Some(Content::of(&*object)))
                 }
+                client::Event::Deleted(object) => self.told(kind, object.metadata(), || None),
             };
             if !wanted {
                 return;
@@ -188,28 +236,102 @@ impl Sources {
 
     /// Anything may have changed. Whether anybody still asks; if not, the watch counts as ended.
     fn restarted(&self, kind: SourceKind) -> bool {
-        self.tell(kind, |by_name| by_name.values().flatten().map(|(_, inbox)| inbox.clone()).collect())
-    }
-
-    /// One object has changed, come or gone. Whether anybody still asks, as above.
-    pub(crate) fn changed(&self, kind: SourceKind, namespace: String, name: String) -> bool {
-        self.tell(kind, |by_name| {
-            by_name.get(&(namespace, name)).into_iter().flatten().map(|(_, inbox)| inbox.clone()).collect()
+        self.tell(kind, SourceNews::Unknown, |by_name| {
+            let mut inboxes = Vec::new();
+            for followed in by_name.values_mut() {
+                followed.latest = None;
+                inboxes.extend(followed.subscribers.iter().map(|(_, inbox)| inbox.clone()));
+            }
+            inboxes
         })
     }
 
-    fn tell(&self, kind: SourceKind, choose: impl FnOnce(&ByName) -> Vec<Arc<Inbox>>) -> bool {
+    /// One object has changed, come or gone, in a way that is not known here. Whether anybody still
+    /// asks, as above.
+    #[cfg(test)]
+    pub(crate) fn changed(&self, kind: SourceKind, namespace: String, name: String) -> bool {
+        self.learned(kind, (namespace, name), SourceNews::Unknown, |_| None)
+    }
+
+    /// The watch told of an object, whose content `content` takes out if somebody wants it.
+    pub(crate) fn told(
+        &self,
+        kind: SourceKind,
+        meta: &ObjectMeta,
+        content: impl FnOnce() -> Option<Content>,
+    ) -> bool {
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        let key = (text(&meta.namespace), text(&meta.name));
+        self.learned(kind, key, SourceNews::Told, |before| {
+            let content = content().map(|content| Arc::new(content.sharing(before)));
+            Some(Latest { revision: revision(meta), content })
+        })
+    }
+
+    fn learned(
+        &self,
+        kind: SourceKind,
+        key: (String, String),
+        news: SourceNews,
+        latest: impl FnOnce(Option<&Content>) -> Option<Latest>,
+    ) -> bool {
+        self.tell(kind, news, |by_name| {
+            let Some(followed) = by_name.get_mut(&key) else { return Vec::new() };
+            let before = followed.latest.take().and_then(|latest| latest.content);
+            followed.latest = latest(before.as_deref());
+            followed.subscribers.iter().map(|(_, inbox)| inbox.clone()).collect()
+        })
+    }
+
+    fn tell(
+        &self,
+        kind: SourceKind,
+        news: SourceNews,
+        choose: impl FnOnce(&mut ByName) -> Vec<Arc<Inbox>>,
+    ) -> bool {
         let mut state = self.state();
-        let Some(by_name) = state.subscribers.get(&kind).filter(|by_name| !by_name.is_empty()) else {
-            state.watched.retain(|watched| *watched != kind);
+        let State { followed, watched, .. } = &mut *state;
+        let Some(by_name) = followed.get_mut(&kind).filter(|by_name| !by_name.is_empty()) else {
+            watched.retain(|watched| *watched != kind);
             return false;
         };
         let inboxes = choose(by_name);
         drop(state);
         for inbox in inboxes {
-            inbox.sources_changed();
+            inbox.sources_changed(news);
         }
         true
+    }
+
+    /// What the watch told last of each of `sources`, all of which are subscribed to; `None` where it
+    /// has told nothing since it began.
+    pub(crate) fn latest(&self, namespace: &str, sources: &[Source]) -> Vec<Option<Latest>> {
+        let state = self.state();
+        let latest = |source: &Source| {
+            let by_name = state.followed.get(&source.kind)?;
+            by_name.get(&(namespace.to_owned(), source.name.clone()))?.latest.clone()
+        };
+        sources.iter().map(latest).collect()
+    }
+
+    /// The content of an object, shared with the other pods that hold the same revision of it if it
+    /// is subscribed to.
+    fn content<K: Typed + HasValues>(&self, namespace: &str, object: &K) -> Arc<Content> {
+        let meta = object.metadata();
+        let mut state = self.state();
+        let key = (namespace.to_owned(), meta.name.clone().unwrap_or_default());
+        let Some(followed) = state.followed.get_mut(&K::SOURCE).and_then(|by_name| by_name.get_mut(&key))
+        else {
+            return Arc::new(Content::of(object));
+        };
+        let latest = followed.latest.as_ref().and_then(|latest| latest.content.clone());
+        let same = |content: &Arc<Content>| content.version.revision == revision(meta);
+        if let Some(content) = latest.filter(same).or_else(|| followed.read.upgrade().filter(same)) {
+            return content;
+        }
+        let content = Arc::new(Content::of(object));
+        followed.read = Arc::downgrade(&content);
+        content
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -221,10 +343,10 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let mut state = self.sources.state();
         for (kind, key) in &self.keys {
-            let Some(by_name) = state.subscribers.get_mut(kind) else { continue };
-            if let Some(subscribers) = by_name.get_mut(key) {
-                subscribers.retain(|(id, _)| *id != self.id);
-                if subscribers.is_empty() {
+            let Some(by_name) = state.followed.get_mut(kind) else { continue };
+            if let Some(followed) = by_name.get_mut(key) {
+                followed.subscribers.retain(|(id, _)| *id != self.id);
+                if followed.subscribers.is_empty() {
                     by_name.remove(key);
                 }
             }

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
 
 use super::api::ApiError;
+use super::config::{Beginning, Tracker};
 use super::fields::{self, Facts};
 use super::lifecycle::{Cause, Ended, StartFailure};
 use super::nodes::NodeContext;
 use super::volume::Volumes;
-use super::{env, sources};
+use super::{annotations, env, sources};
 use crate::client;
 use crate::runtime::log::Log;
 use crate::runtime::{self, Exit, fs};
@@ -54,6 +55,8 @@ pub(crate) struct Start {
     pub(crate) slot: usize,
     /// Counts the container's runs.
     pub(crate) run: i32,
+    /// Told how the run begins.
+    pub(crate) tracker: Arc<Tracker>,
 }
 
 /// A pod's containers in the order of their slots, and whether each is an init container.
@@ -68,7 +71,7 @@ pub(crate) fn container(pod: &Pod, slot: usize) -> Option<(&ContainerSpec, bool)
 
 /// Starts a container's run. Events tell the user how far it came.
 pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
-    let Start { node, pod, pod_ip, volumes, slot, run } = start;
+    let Start { node, pod, pod_ip, volumes, slot, run, tracker } = start;
     let (container, is_init) = container(&pod, slot).expect("a pod's containers do not change in number");
     let image_name = container.image.as_deref().unwrap_or_default();
     let image = node.config.images.get(image_name, container.image_pull_policy.as_deref()).await?;
@@ -80,7 +83,8 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let services = node.shared.services.variables(namespace, links);
     let env = env::build(container, &facts, &found, &services).map_err(|error| config(error.0))?;
     let args = env::args(container, &env).map_err(|error| config(error.0))?;
-    let mut mounts = volumes.mounts(container, &env).map_err(config)?;
+    let frozen = annotations::wishes(&pod).sub_path_frozen;
+    let (mut mounts, parts) = volumes.mounts(container, &env, frozen).map_err(config)?;
     let message = if node.config.images.run_code() { message_file(container, &mounts) } else { None };
     if let Some((mount, _)) = &message {
         mounts.push(mount.clone());
@@ -93,6 +97,16 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     if !delay.is_zero() {
         node.shared.clock.sleep(delay).await;
     }
+    let env_sources: Vec<_> = env::sources(container).collect();
+    let has_sources = !env_sources.is_empty() || volumes.have_sources(&parts);
+    tracker.begin(Beginning {
+        env_sources,
+        env: env::versions(&found),
+        settings: env::settings(container, &found),
+        volumes,
+        parts,
+        has_sources,
+    });
     let log = Arc::new(Log::new(node.shared.clock, node.config.log_bytes_max));
     let memory = fields::limit(container, "memory")
         .or_else(|| node.config.capacity.get("memory").map(crate::kind::quantity::Amount::of));
@@ -104,6 +118,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         env: env::with_hostname(env, &pod),
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         mounts,
+        config: has_sources.then(|| tracker.feed()),
         memory_limit: memory.and_then(|amount| u64::try_from(amount.units()).ok()),
         cpu_limit: fields::limit(container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
         output: log.clone(),

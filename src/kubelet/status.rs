@@ -130,6 +130,10 @@ fn states(life: &Life, container: &Container) -> (ContainerState, Option<Ended>)
         (Run::Idle | Run::Starting, Some(why), ended) if life.end.is_none() => {
             (waiting(why.reason, Some(why.message.clone())), ended.clone())
         }
+        // Kubernetes takes a container that has terminated under the policy Never for gone for good.
+        (Run::Idle | Run::Starting, None, Some(ended)) if container.replaced && life.end.is_none() => {
+            (waiting("ContainerCreating", None), Some(ended.clone()))
+        }
         (Run::Idle | Run::Starting, _, Some(ended)) => (terminated(ended), container.previous.clone()),
         (Run::Idle | Run::Starting, _, None) if life.end.is_some() && life.is_initialized() => {
             let unknown = Ended {

@@ -232,3 +232,56 @@ fn many_nodes_share_one_process() {
         cluster.kubelets.shutdown().await;
     });
 }
+
+#[test]
+fn a_change_of_configuration_is_delivered_reported_and_acted_on() {
+    in_virtual_time(async {
+        let cluster = cluster(1).await;
+        let map = |value: &str| -> ConfigMap {
+            serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "settings", "namespace": "default"}, "data": {"k": value},
+            }))
+            .unwrap()
+        };
+        let made = cluster.client.create(map("one")).await.unwrap();
+        let mut pod = pod("p", 0, "Never", &[("coracle.dev/on-config-change", "restart")]);
+        let spec = pod.spec.as_mut().unwrap();
+        spec.volumes = serde_json::from_value(json!([
+            {"name": "v", "configMap": {"name": "settings", "optional": true}},
+        ]))
+        .unwrap();
+        spec.containers[0].volume_mounts =
+            serde_json::from_value(json!([{"name": "v", "mountPath": "/m"}])).unwrap();
+        cluster.client.create(pod).await.unwrap();
+        let told = |pod: &Pod| -> serde_json::Value {
+            let annotations = pod.metadata.annotations.as_ref().unwrap();
+            let text = annotations.get("coracle.dev/config-revisions").map_or("null", String::as_str);
+            serde_json::from_str(text).unwrap()
+        };
+        let is_at = |pod: Option<&Pod>, restarts: i32, map: &ConfigMap| {
+            let revision: u64 = map.metadata.resource_version.as_ref().unwrap().parse().unwrap();
+            pod.is_some_and(|pod| {
+                let status = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+                let count = status.map(|all| all[0].restart_count);
+                phase(Some(pod)) == "Running"
+                    && count == Some(restarts)
+                    && told(pod)["c"]["configmap/settings"]["revision"] == revision
+            })
+        };
+        cluster.until("p", |pod| is_at(pod, 0, &made)).await;
+        let changed = cluster.client.update(map("two")).await.unwrap();
+        cluster.until("p", |pod| is_at(pod, 1, &changed)).await;
+        // Neither a label nor a deletion is new content; only the latter is a change.
+        let mut labelled = map("two");
+        labelled.metadata.labels = Some(BTreeMap::from([("a".into(), "b".into())]));
+        cluster.client.update(labelled).await.unwrap();
+        cluster.clock.sleep(Duration::from_secs(60)).await;
+        cluster.until("p", |pod| is_at(pod, 1, &changed)).await;
+        cluster.client.delete::<ConfigMap>("default", "settings", DeleteOptions::default()).await.unwrap();
+        cluster.until("p", |pod| pod.is_some_and(|pod| told(pod) == json!({"c": {}}))).await;
+        let again = cluster.client.create(map("three")).await.unwrap();
+        cluster.until("p", |pod| is_at(pod, 2, &again)).await;
+        cluster.kubelets.shutdown().await;
+    });
+}

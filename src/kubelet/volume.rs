@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume, VolumeProjection,
+    Container, DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection,
 };
 
+use super::content::{Contents, Values, Versions, settle};
 use super::env::expand;
 use super::fields::{self, Facts};
-use super::sources::{Found, Source};
+use super::sources::{Source, SourceKind};
 use crate::kind::quantity::Amount;
 use crate::runtime::fs::{self, File};
 
@@ -36,8 +37,27 @@ pub(crate) struct MountError {
 /// What a volume's source comes to.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Content {
-    Files(Files),
+    Files(Shown),
     Empty { bytes_max: u64 },
+}
+
+/// What a projected volume shows.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Shown {
+    pub(crate) files: Files,
+    /// Those of them that come from ConfigMaps, for `wasi:config/store`.
+    pub(crate) settings: Values,
+}
+
+impl Shown {
+    fn add(&mut self, path: &str, content: Bytes, mode: Option<i32>, is_setting: bool) {
+        if is_setting {
+            self.settings.insert(path.to_owned(), content.clone());
+        } else {
+            self.settings.remove(path);
+        }
+        self.files.insert(path.to_owned(), file(content, mode));
+    }
 }
 
 /// The volumes of one pod, shared by its containers.
@@ -46,8 +66,42 @@ pub(crate) struct Volumes(BTreeMap<String, Live>);
 
 struct Live {
     volume: Arc<fs::Volume>,
-    /// The content of a projected volume, for mounts of a part of it, which do not follow changes.
-    files: Option<Mutex<Files>>,
+    /// Whether it names ConfigMaps or Secrets, be they there or not.
+    has_sources: bool,
+    seen: Mutex<Seen>,
+}
+
+/// What a container mounts of a volume.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) volume: String,
+    /// `None` is all of it.
+    pub(crate) path: Option<Arc<str>>,
+    /// It does not follow the volume.
+    pub(crate) frozen: bool,
+}
+
+/// What a volume shows at the moment.
+#[derive(Clone, Default)]
+pub(crate) struct Seen {
+    /// Of its sources, each as of the change of its content.
+    pub(crate) versions: Versions,
+    pub(crate) settings: Arc<Values>,
+}
+
+impl Seen {
+    /// After `settings` came from `sources` as they are in `contents`.
+    fn update(&mut self, sources: Vec<Source>, contents: &Contents, settings: Values) {
+        let version = |source: Source| {
+            let new = contents.get(&source)?.version;
+            let version = settle(self.versions.get(&source), new);
+            Some((source, version))
+        };
+        self.versions = sources.into_iter().filter_map(version).collect();
+        if *self.settings != settings {
+            self.settings = Arc::new(settings);
+        }
+    }
 }
 
 /// The pod's volumes that a container mounts; others are not made.
@@ -65,19 +119,21 @@ fn used(pod: &Pod) -> impl Iterator<Item = &Volume> {
 
 /// The ConfigMaps and Secrets that the pod's volumes show.
 pub(crate) fn sources(pod: &Pod) -> Vec<Source> {
+    used(pod).flat_map(sources_of).collect()
+}
+
+fn sources_of(volume: &Volume) -> Vec<Source> {
     let mut sources = Vec::new();
-    for volume in used(pod) {
-        if let Some(source) = &volume.config_map {
-            sources.push(Source::config_map(&source.name));
-        }
-        if let Some(source) = &volume.secret {
-            sources.push(Source::secret(source.secret_name.as_deref().unwrap_or_default()));
-        }
-        let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
-        for source in projected {
-            sources.extend(source.config_map.iter().map(|source| Source::config_map(&source.name)));
-            sources.extend(source.secret.iter().map(|source| Source::secret(&source.name)));
-        }
+    if let Some(source) = &volume.config_map {
+        sources.push(Source::config_map(&source.name));
+    }
+    if let Some(source) = &volume.secret {
+        sources.push(Source::secret(source.secret_name.as_deref().unwrap_or_default()));
+    }
+    let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    for source in projected {
+        sources.extend(source.config_map.iter().map(|source| Source::config_map(&source.name)));
+        sources.extend(source.secret.iter().map(|source| Source::secret(&source.name)));
     }
     sources
 }
@@ -91,26 +147,29 @@ pub(crate) fn shows_fields(pod: &Pod) -> bool {
 }
 
 /// What a volume holds, from its sources as they are now. The error is a cause.
-pub(crate) fn content(volume: &Volume, facts: &Facts<'_>, found: &Found) -> Result<Content, String> {
-    let mut files = Files::new();
+pub(crate) fn content(volume: &Volume, facts: &Facts<'_>, contents: &Contents) -> Result<Content, String> {
+    let mut shown = Shown::default();
     if let Some(source) = &volume.config_map {
-        let (mode, items) = (source.default_mode, source.items.as_deref());
-        config_map(&mut files, found, &source.name, items, mode, source.optional)?;
+        let pick = Pick {
+            source: Source::config_map(&source.name),
+            items: source.items.as_deref(),
+            mode: source.default_mode,
+            optional: source.optional,
+        };
+        pick.into(&mut shown, contents)?;
     } else if let Some(source) = &volume.secret {
-        let (mode, items) = (source.default_mode, source.items.as_deref());
-        secret(
-            &mut files,
-            found,
-            source.secret_name.as_deref().unwrap_or_default(),
-            items,
-            mode,
-            source.optional,
-        )?;
+        let pick = Pick {
+            source: Source::secret(source.secret_name.as_deref().unwrap_or_default()),
+            items: source.items.as_deref(),
+            mode: source.default_mode,
+            optional: source.optional,
+        };
+        pick.into(&mut shown, contents)?;
     } else if let Some(source) = &volume.downward_api {
-        downward(&mut files, facts, source.items.as_deref(), source.default_mode)?;
+        downward(&mut shown, facts, source.items.as_deref(), source.default_mode)?;
     } else if let Some(projected) = &volume.projected {
         let sources = projected.sources.iter().flatten();
-        all(sources.map(|source| projection(&mut files, source, facts, found, projected.default_mode)))?;
+        all(sources.map(|source| projection(&mut shown, source, facts, contents, projected.default_mode)))?;
     } else if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().map(|limit| Amount::of(limit).units());
         let bytes_max = limit.filter(|limit| *limit > 0).and_then(|limit| u64::try_from(limit).ok());
@@ -120,25 +179,28 @@ pub(crate) fn content(volume: &Volume, facts: &Facts<'_>, found: &Found) -> Resu
              choose one of them"
             .into());
     }
-    Ok(Content::Files(paths::cleaned(files)?))
+    shown.files = paths::cleaned(shown.files)?;
+    Ok(Content::Files(shown))
 }
 
 /// One source of a projected volume; of two files with one path the later stays.
 fn projection(
-    files: &mut Files,
+    shown: &mut Shown,
     source: &VolumeProjection,
     facts: &Facts<'_>,
-    found: &Found,
+    contents: &Contents,
     mode: Option<i32>,
 ) -> Result<(), String> {
     if let Some(source) = &source.config_map {
-        config_map(files, found, &source.name, source.items.as_deref(), mode, source.optional)?;
+        let (name, items, optional) = (&source.name, source.items.as_deref(), source.optional);
+        Pick { source: Source::config_map(name), items, mode, optional }.into(shown, contents)?;
     }
     if let Some(source) = &source.secret {
-        secret(files, found, &source.name, source.items.as_deref(), mode, source.optional)?;
+        let (name, items, optional) = (&source.name, source.items.as_deref(), source.optional);
+        Pick { source: Source::secret(name), items, mode, optional }.into(shown, contents)?;
     }
     if let Some(source) = &source.downward_api {
-        downward(files, facts, source.items.as_deref(), mode)?;
+        downward(shown, facts, source.items.as_deref(), mode)?;
     }
     if source.cluster_trust_bundle.is_some() {
         return Err("clusterTrustBundle sources are not supported by this node; \
@@ -170,77 +232,49 @@ fn file(content: Bytes, mode: Option<i32>) -> File {
     File { content, mode: u32::try_from(mode).expect("nine bits are not negative") }
 }
 
-fn config_map(
-    files: &mut Files,
-    found: &Found,
-    name: &str,
-    items: Option<&[KeyToPath]>,
+/// What a volume takes of a ConfigMap or Secret: all keys, or the chosen ones under their paths
+/// (BEHAVIOURS 10.7).
+struct Pick<'a> {
+    source: Source,
+    items: Option<&'a [KeyToPath]>,
     mode: Option<i32>,
     optional: Option<bool>,
-) -> Result<(), String> {
-    let optional = optional.unwrap_or(false);
-    let Some(map) = found.config_map(name) else {
-        return if optional { Ok(()) } else { Err(format!("configmap {name:?} not found")) };
-    };
-    let missing = "configmap references non-existent config key";
-    pick(files, &config_map_data(map), items, mode, optional, missing)
 }
 
-fn secret(
-    files: &mut Files,
-    found: &Found,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    mode: Option<i32>,
-    optional: Option<bool>,
-) -> Result<(), String> {
-    let optional = optional.unwrap_or(false);
-    let Some(secret) = found.secret(name) else {
-        return if optional { Ok(()) } else { Err(format!("secret {name:?} not found")) };
-    };
-    pick(files, &secret_data(secret), items, mode, optional, "references non-existent secret key")
-}
-
-fn config_map_data(map: &ConfigMap) -> BTreeMap<&str, &[u8]> {
-    let text = map.data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes()));
-    let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
-    text.chain(binary).collect()
-}
-
-fn secret_data(secret: &Secret) -> BTreeMap<&str, &[u8]> {
-    secret.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice())).collect()
-}
-
-/// All keys, or the chosen ones under their paths (BEHAVIOURS 10.7).
-fn pick(
-    files: &mut Files,
-    data: &BTreeMap<&str, &[u8]>,
-    items: Option<&[KeyToPath]>,
-    mode: Option<i32>,
-    optional: bool,
-    missing: &str,
-) -> Result<(), String> {
-    let items = items.unwrap_or_default();
-    if items.is_empty() {
-        files.extend(
-            data.iter().map(|(key, value)| ((*key).to_owned(), file(Bytes::copy_from_slice(value), mode))),
-        );
-    }
-    for item in items {
-        match data.get(item.key.as_str()) {
-            Some(value) => {
-                let path = paths::cleaned_path(&item.path)?;
-                files.insert(path, file(Bytes::copy_from_slice(value), item.mode.or(mode)));
+impl Pick<'_> {
+    fn into(self, shown: &mut Shown, contents: &Contents) -> Result<(), String> {
+        let Self { source: Source { kind, name }, items, mode, optional } = &self;
+        let optional = optional.unwrap_or(false);
+        let (word, missing) = match kind {
+            SourceKind::ConfigMap => ("configmap", "configmap references non-existent config key"),
+            SourceKind::Secret => ("secret", "references non-existent secret key"),
+        };
+        let Some(content) = contents.get(&self.source) else {
+            return if optional { Ok(()) } else { Err(format!("{word} {name:?} not found")) };
+        };
+        let is_setting = *kind == SourceKind::ConfigMap;
+        let items = items.unwrap_or_default();
+        if items.is_empty() {
+            for (key, value) in &content.values {
+                shown.add(key, value.clone(), *mode, is_setting);
             }
-            None if optional => {}
-            None => return Err(format!("{missing}: {}", item.key)),
         }
+        for item in items {
+            match content.values.get(item.key.as_str()) {
+                Some(value) => {
+                    let path = paths::cleaned_path(&item.path)?;
+                    shown.add(&path, value.clone(), item.mode.or(*mode), is_setting);
+                }
+                None if optional => {}
+                None => return Err(format!("{missing}: {}", item.key)),
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn downward(
-    files: &mut Files,
+    shown: &mut Shown,
     facts: &Facts<'_>,
     items: Option<&[DownwardAPIVolumeFile]>,
     mode: Option<i32>,
@@ -255,46 +289,45 @@ fn downward(
         } else {
             String::new()
         };
-        files.insert(paths::cleaned_path(&item.path)?, file(value.into(), item.mode.or(mode)));
+        shown.add(&paths::cleaned_path(&item.path)?, value.into(), item.mode.or(mode), false);
         Ok(())
     }))
 }
 
 impl Volumes {
     /// Makes every volume that the pod's containers mount; nothing if some cannot be made.
-    pub(crate) fn make(facts: &Facts<'_>, found: &Found) -> Result<Self, Vec<MountError>> {
+    pub(crate) fn make(facts: &Facts<'_>, contents: &Contents) -> Result<Self, Vec<MountError>> {
         let mut volumes = BTreeMap::new();
         let mut wrong = Vec::new();
         for volume in used(facts.pod) {
-            let live = match content(volume, facts, found) {
+            let mut seen = Seen::default();
+            let live = match content(volume, facts, contents) {
                 Err(cause) => {
                     wrong.push(MountError { volume: volume.name.clone(), cause });
                     continue;
                 }
-                Ok(Content::Files(files)) => {
-                    let kept = is_mounted_in_part(facts.pod, &volume.name).then(|| Mutex::new(files.clone()));
-                    Live { volume: fs::Volume::projected(files), files: kept }
+                Ok(Content::Files(Shown { files, settings })) => {
+                    seen.update(sources_of(volume), contents, settings);
+                    fs::Volume::projected(files)
                 }
-                Ok(Content::Empty { bytes_max }) => {
-                    Live { volume: fs::Volume::empty_dir(bytes_max), files: None }
-                }
+                Ok(Content::Empty { bytes_max }) => fs::Volume::empty_dir(bytes_max),
             };
-            volumes.insert(volume.name.clone(), live);
+            let has_sources = !sources_of(volume).is_empty();
+            volumes.insert(volume.name.clone(), Live { volume: live, has_sources, seen: Mutex::new(seen) });
         }
         if wrong.is_empty() { Ok(Self(volumes)) } else { Err(wrong) }
     }
 
     /// Shows the sources as they are now. What cannot be made any more keeps what it has, and is told.
-    pub(crate) fn refresh(&self, facts: &Facts<'_>, found: &Found) -> Vec<MountError> {
+    pub(crate) fn refresh(&self, facts: &Facts<'_>, contents: &Contents) -> Vec<MountError> {
         let mut wrong = Vec::new();
         for volume in used(facts.pod) {
             let Some(live) = self.0.get(&volume.name) else { continue };
-            match content(volume, facts, found) {
-                Ok(Content::Files(files)) => {
-                    if let Some(kept) = &live.files {
-                        kept.lock().expect("no holder panics").clone_from(&files);
-                    }
+            match content(volume, facts, contents) {
+                Ok(Content::Files(Shown { files, settings })) => {
                     live.volume.replace(files);
+                    let mut seen = live.seen.lock().expect("no holder panics");
+                    seen.update(sources_of(volume), contents, settings);
                 }
                 Ok(Content::Empty { .. }) => {}
                 Err(cause) => wrong.push(MountError { volume: volume.name.clone(), cause }),
@@ -303,42 +336,44 @@ impl Volumes {
         wrong
     }
 
-    /// Where a container sees its volumes. The error is the message of a `CreateContainerConfigError`.
+    /// Whether any of `parts` is of a volume that has ConfigMaps or Secrets as its sources.
+    pub(crate) fn have_sources(&self, parts: &[Part]) -> bool {
+        parts.iter().any(|part| self.0.get(&part.volume).is_some_and(|live| live.has_sources))
+    }
+
+    /// What a volume shows; nothing if there is no such volume.
+    pub(crate) fn seen(&self, volume: &str) -> Seen {
+        self.0.get(volume).map(|live| live.seen.lock().expect("no holder panics").clone()).unwrap_or_default()
+    }
+
+    /// Where a container sees its volumes; parts of them stay as they are when it starts if `frozen`.
+    /// The error is the message of a `CreateContainerConfigError`.
     pub(crate) fn mounts(
         &self,
         container: &Container,
         env: &[(String, String)],
-    ) -> Result<Vec<fs::Mount>, String> {
-        let mut mounts = Vec::new();
+        frozen: bool,
+    ) -> Result<(Vec<fs::Mount>, Vec<Part>), String> {
+        let (mut mounts, mut parts) = (Vec::new(), Vec::new());
         for mount in container.volume_mounts.iter().flatten() {
             let Some(live) = self.0.get(&mount.name) else {
                 return Err(format!("volumeMount {:?} names no volume of the pod", mount.name));
             };
             let sub_path = sub_path(mount.sub_path.as_deref(), mount.sub_path_expr.as_deref(), env)?;
-            let volume = match (&live.files, &sub_path) {
-                (Some(files), Some(_)) => {
-                    fs::Volume::projected(files.lock().expect("no holder panics").clone())
-                }
-                (Some(_) | None, _) => live.volume.clone(),
-            };
+            parts.push(Part {
+                volume: mount.name.clone(),
+                path: sub_path.as_deref().map(Arc::from),
+                frozen: frozen && sub_path.is_some(),
+            });
             mounts.push(fs::Mount {
                 path: paths::mount_path(&mount.mount_path),
-                volume,
-                sub_path,
+                volume: live.volume.clone(),
+                sub_path: sub_path.map(|path| fs::SubPath { path, frozen }),
                 read_only: mount.read_only.unwrap_or(false),
             });
         }
-        Ok(mounts)
+        Ok((mounts, parts))
     }
-}
-
-fn is_mounted_in_part(pod: &Pod, volume: &str) -> bool {
-    let spec = pod.spec.as_ref();
-    let containers =
-        spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    containers
-        .flat_map(|container| container.volume_mounts.iter().flatten())
-        .any(|mount| mount.name == volume && (mount.sub_path.is_some() || mount.sub_path_expr.is_some()))
 }
 
 /// The part of a volume to mount, expanded; never one outside it (BEHAVIOURS 10.9).

@@ -48,6 +48,10 @@ pub(super) const INTERFACES: &[&str] = &[
     "wasi:sockets/udp-create-socket",
 ];
 
+/// The interfaces that the linker has beside those, as they are (`wit/`).
+pub(super) const OTHER_INTERFACES: &[&str] =
+    &["coracle:config/revisions@0.1.0", "wasi:config/store@0.2.0-rc.1"];
+
 /// Where the exit code of a WASI 0.1 module goes; see [`keep_exit_code`].
 const EXIT: &str = "wasi:cli/exit@0.2.12";
 const EXIT_WIT: &str = "package wasi:cli@0.2.12;
@@ -125,7 +129,8 @@ fn component_surface(wasm: &[u8]) -> wasmparser::Result<Surface> {
                     let import = import?;
                     let name = import.name.name;
                     let offered = matches!(import.ty, ComponentTypeRef::Instance(_))
-                        && INTERFACES.iter().any(|interface| is_version_of(name, interface));
+                        && (INTERFACES.iter().any(|interface| is_version_of(name, interface))
+                            || OTHER_INTERFACES.contains(&name));
                     if !offered && !matches!(import.ty, ComponentTypeRef::Type(_)) {
                         surface.imports.push(name.to_owned());
                     }

@@ -10,6 +10,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, I32Exit, WasiCtx, WasiCtxView, WasiView};
 
+use super::config::{Config, ConfigView, HasConfig};
 use super::fs::handle::Files;
 use super::fs::host::{FilesView, HasFiles};
 use super::limits::{MemoryLimit, Meter, Slices};
@@ -30,6 +31,7 @@ pub(super) struct Guest {
     wasi: WasiCtx,
     table: ResourceTable,
     files: Files,
+    config: Option<Arc<Config>>,
     memory: MemoryLimit,
 }
 
@@ -42,6 +44,12 @@ impl WasiView for Guest {
 impl HasFiles for Guest {
     fn files(&mut self) -> FilesView<'_> {
         FilesView { files: &self.files, table: &mut self.table }
+    }
+}
+
+impl HasConfig for Guest {
+    fn config(&mut self) -> ConfigView<'_> {
+        ConfigView { config: self.config.as_deref(), table: &mut self.table }
     }
 }
 
@@ -119,7 +127,8 @@ impl Guest {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let files = Files::mount(&spec.mounts, spec.working_dir.as_deref(), world.clock)?;
-        Ok(Self { wasi: wasi.build(), table, files, memory: MemoryLimit::new(spec.memory_limit) })
+        let (config, memory) = (spec.config.clone(), MemoryLimit::new(spec.memory_limit));
+        Ok(Self { wasi: wasi.build(), table, files, config, memory })
     }
 }
 

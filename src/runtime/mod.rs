@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 mod cache;
 mod component;
+pub mod config;
 mod engine;
 pub mod fs;
 mod instance;
@@ -56,6 +57,8 @@ pub struct ContainerSpec {
     pub working_dir: Option<String>,
     /// Directories (or single files) at absolute paths in the guest, longest first wins.
     pub mounts: Vec<fs::Mount>,
+    /// What the guest may know of its configuration; `None` if it has none.
+    pub config: Option<Arc<config::Config>>,
     /// Bytes of all linear memories and tables together; more is [`Exit::OutOfMemory`].
     pub memory_limit: Option<u64>,
     /// Milli-cores; `None` is no limit.

@@ -10,6 +10,7 @@ mod crash;
 mod guest;
 mod kubectl;
 mod pods;
+mod reload;
 mod restart;
 mod simulated;
 mod tidy;

@@ -89,8 +89,8 @@ pub(crate) struct Container {
     pub(super) done: bool,
     /// It is being killed, and said so.
     pub(super) killing: bool,
-    /// It is killed to be started anew with another spec, whatever the policy.
-    pub(super) replaced: bool,
+    /// It is killed to be started anew with another spec or configuration, whatever the policy.
+    pub(crate) replaced: bool,
     /// Not to be started before; `None` with a `waiting` is until something changes.
     pub(super) retry_at: Option<Timestamp>,
     pub(super) restart_backoff: Backoff,

@@ -344,6 +344,64 @@ fn another_image_restarts_a_container_without_waiting() {
 }
 
 #[test]
+fn new_configuration_restarts_what_runs_whatever_the_policy() {
+    let changed = |drive: &Drive, name: &str| Event::ConfigChanged {
+        slot: drive.slot(name),
+        source: "configmap/m".into(),
+        revision: 7,
+    };
+    let killing = |name: &str| {
+        vec![
+            format!(
+                "Killing: Container {name} uses configmap/m, which changed in revision 7, will be restarted"
+            ),
+            format!("kill {name}"),
+        ]
+    };
+    for policy in ["Always", "OnFailure", "Never"] {
+        let (mut drive, _) = Drive::prepared(&pod(policy, &[("i", false), ("s", true)], &["a"]));
+        // What is not running begins with the new content anyway; init containers do their work once.
+        for name in ["i", "a"] {
+            let event = changed(&drive, name);
+            assert_eq!(drive.step(event), NOTHING, "{policy} {name}");
+        }
+        drive.started("i");
+        let event = changed(&drive, "i");
+        assert_eq!(drive.step(event), NOTHING, "{policy}");
+        drive.exited("i", 0);
+        drive.started("s");
+        drive.started("a");
+        for name in ["a", "s"] {
+            for restarts in 1..4 {
+                let event = changed(&drive, name);
+                assert_eq!(drive.step(event.clone()), killing(name), "{policy}");
+                assert_eq!(drive.step(event), NOTHING, "said once");
+                // At once, and every time: no crash, no back-off.
+                assert_eq!(drive.exited(name, 137), [format!("start {name}")], "{policy}");
+                assert_eq!(drive.life.end, None);
+                drive.started(name);
+                assert_eq!(drive.life.containers[drive.slot(name)].restarts, restarts);
+            }
+        }
+        // What is missing now is waited for.
+        let event = changed(&drive, "a");
+        drive.step(event);
+        drive.exited("a", 137);
+        assert_eq!(
+            drive.failed("a", Cause::Config, "CreateContainerConfigError", false),
+            ["Failed: Error: why"]
+        );
+        assert_eq!((drive.life.end, drive.waiting("a")), (None, "CreateContainerConfigError"));
+        assert_eq!(drive.step(Event::SourcesChanged), ["start a"]);
+        drive.started("a");
+        // A pod in deletion stays on its way.
+        drive.step(Event::Deleted);
+        let event = changed(&drive, "a");
+        assert_eq!(drive.step(event), NOTHING);
+    }
+}
+
+#[test]
 fn a_refused_pod_fails_at_once() {
     let mut life = Life::new(&pod("Always", &[], &["a"]), at(0));
     let rejection = Rejection { reason: "OutOfcpu".into(), message: "no cpu".into() };

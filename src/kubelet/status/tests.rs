@@ -238,3 +238,22 @@ fn writing_a_status_makes_it_stable() {
     pod.status = Some(first.clone());
     assert_eq!(build(&pod, &life, addresses(), at(200)), first);
 }
+
+#[test]
+fn a_container_that_is_started_anew_has_not_terminated() {
+    // The API takes no way back from `terminated` with the policy Never.
+    let pod = one("Never");
+    let mut life = begun(&pod);
+    start(&mut life, 0);
+    life.step(Event::ConfigChanged { slot: 0, source: "configmap/m".into(), revision: 7 }, at(25));
+    exit(&mut life, 0, 137);
+    let told = status(&pod, &life);
+    let container = &told["containerStatuses"][0];
+    assert_eq!(told["phase"], "Running");
+    assert_eq!(container["state"], json!({"waiting": {"reason": "ContainerCreating"}}));
+    assert_eq!(container["lastState"]["terminated"]["exitCode"], 137);
+    start(&mut life, 0);
+    assert_eq!(status(&pod, &life)["containerStatuses"][0]["restartCount"], 1);
+    exit(&mut life, 0, 0);
+    assert_eq!(status(&pod, &life)["phase"], "Succeeded");
+}

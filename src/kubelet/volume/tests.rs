@@ -1,4 +1,5 @@
 use super::*;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 
@@ -11,7 +12,7 @@ fn pod() -> Pod {
     .unwrap()
 }
 
-fn found() -> Found {
+fn found() -> Contents {
     let map: ConfigMap = serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
         "data": {"a": "1", "b": "2"}, "binaryData": {"bin": "AAE="},
@@ -21,10 +22,10 @@ fn found() -> Found {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"key": "c2VjcmV0"},
     }))
     .unwrap();
-    Found {
-        config_maps: BTreeMap::from([("m".into(), Arc::new(map))]),
-        secrets: BTreeMap::from([("s".into(), Arc::new(secret))]),
-    }
+    BTreeMap::from([
+        (Source::config_map("m"), Arc::new(super::super::content::Content::of(&map))),
+        (Source::secret("s"), Arc::new(super::super::content::Content::of(&secret))),
+    ])
 }
 
 /// `path mode content` of each file, or the error.
@@ -35,7 +36,8 @@ fn files(volume: Value) -> Result<Vec<String>, String> {
     let (pod, allocatable, ip) = (pod(), BTreeMap::new(), Ipv4Addr::LOCALHOST);
     let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
     Ok(match content(&volume, &facts, &found())? {
-        Content::Files(files) => files
+        Content::Files(shown) => shown
+            .files
             .iter()
             .map(|(path, file)| format!("{path} {:o} {:?}", file.mode, file.content).replace("b\"", "\""))
             .collect(),
@@ -155,7 +157,7 @@ fn only_mounted_volumes_are_made() {
     let (allocatable, ip) = (BTreeMap::new(), Ipv4Addr::LOCALHOST);
     let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
     let volumes = Volumes::make(&facts, &found()).unwrap();
-    let mounts = volumes.mounts(&pod.spec.as_ref().unwrap().containers[0], &[]).unwrap();
+    let (mounts, _) = volumes.mounts(&pod.spec.as_ref().unwrap().containers[0], &[], false).unwrap();
     assert_eq!((mounts[0].path.as_str(), &mounts[0].sub_path), ("/etc/config", &None));
 }
 

@@ -75,8 +75,9 @@ fn modules_become_components() {
 fn the_linker_has_every_interface_that_is_offered() {
     let lanes = Lanes::default();
     let lane = lanes.spare(|_| ()).unwrap();
-    for interface in INTERFACES {
-        let component = command(&format!(r#"(import "{interface}@0.2.0" (instance))"#));
+    let interfaces = INTERFACES.iter().map(|interface| format!("{interface}@0.2.0"));
+    for interface in interfaces.chain(OTHER_INTERFACES.iter().map(|&interface| interface.to_owned())) {
+        let component = command(&format!(r#"(import "{interface}" (instance))"#));
         let component = wasmtime::component::Component::new(&lane.engine, component).unwrap();
         if let Err(error) = lane.linker.instantiate_pre(&component) {
             panic!("{error:#}");

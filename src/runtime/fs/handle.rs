@@ -9,7 +9,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 
 use super::path::{self, Place};
-use super::tree::NodeType;
+use super::tree::{Ino, NodeType};
 use super::{Mount, Open, State};
 use crate::clock::Clock;
 
@@ -30,13 +30,13 @@ impl Files {
     ) -> Result<Self, String> {
         let mut opened: Vec<(String, Handle)> = Vec::with_capacity(mounts.len());
         for (number, mount) in mounts.iter().enumerate() {
-            let open = mount.open(clock).map_err(|error| format!("mount {}: {error}", mount.path))?;
+            let (open, follows) =
+                mount.open(clock).map_err(|error| format!("mount {}: {error}", mount.path))?;
             let same = opened.iter().find(|(_, other)| Arc::ptr_eq(&other.open.volume, &open.volume));
             let device = same.map_or_else(|| u64::try_from(number).expect("few mounts"), |(_, h)| h.device);
-            let is_file = open.volume.state().tree.node_type(open.ino) == NodeType::File;
             let flags = DescriptorFlags::READ | DescriptorFlags::WRITE;
             let handle =
-                Handle { open, device, read_only: mount.is_read_only(), flags, mounted_file: is_file };
+                Handle { open, follows, device, read_only: mount.is_read_only(), flags, preopen: true };
             opened.push((mount.path.clone(), handle));
         }
         if let Some(handle) = working_dir.and_then(|path| find_directory(&opened, path)) {
@@ -49,15 +49,18 @@ impl Files {
 /// An open descriptor.
 #[derive(Clone)]
 pub(super) struct Handle {
-    pub(super) open: Open,
+    /// The node, unless `follows` leads further.
+    open: Open,
+    /// Looked up from there at each use, so that the content may change: a part of a projected volume.
+    follows: Option<Arc<str>>,
     /// Tells volumes apart within a container, as a device number does.
     pub(super) device: u64,
     pub(super) read_only: bool,
     /// `READ` and `WRITE` as asked for when opening.
     pub(super) flags: DescriptorFlags,
-    /// A single file mounted: guests take preopens for directories, so it looks like one in which
-    /// the path `.` is the file.
-    pub(super) mounted_file: bool,
+    /// One of the mounts. Guests take all of these for directories, so a single file that is mounted
+    /// looks like a directory in which the path `.` is the file.
+    pub(super) preopen: bool,
 }
 
 /// The directory at an absolute path, in the mount that reaches closest to it.
@@ -68,11 +71,18 @@ fn find_directory(mounts: &[(String, Handle)], path: &str) -> Option<Handle> {
     };
     let candidates = mounts.iter().filter_map(|(mount, handle)| Some((mount, handle, inside(mount)?)));
     let (_, handle, rest) = candidates.max_by_key(|(mount, ..)| mount.len())?;
-    if handle.mounted_file {
-        return None;
+    if handle.open.volume.writable {
+        let rest = if rest.is_empty() { "." } else { &rest };
+        return handle.open_at(rest, true, OpenFlags::DIRECTORY, handle.flags & DescriptorFlags::READ).ok();
     }
-    let rest = if rest.is_empty() { "." } else { &rest };
-    handle.open_at(rest, true, OpenFlags::DIRECTORY, handle.flags & DescriptorFlags::READ).ok()
+    // What a projected volume holds is replaced as a whole: the path is what stays.
+    let mut handle = handle.clone();
+    if !rest.is_empty() {
+        let base = handle.follows.take().map(|base| format!("{base}/{rest}"));
+        handle.follows = Some(base.unwrap_or(rest).into());
+    }
+    let is_directory = handle.look(|state| Ok(state.tree.is_directory(handle.node(state)?)));
+    is_directory.unwrap_or(false).then_some(handle)
 }
 
 impl Handle {
@@ -94,14 +104,30 @@ impl Handle {
         Ok(change(&mut state, now)?)
     }
 
+    /// What this is a descriptor of.
+    pub(super) fn node(&self, state: &State) -> Result<Ino, ErrorCode> {
+        match &self.follows {
+            None => Ok(self.open.ino),
+            Some(path) => path::walk(&state.tree, self.open.ino, path, true)?.existing(),
+        }
+    }
+
+    /// Holds on to what this is a descriptor of now.
+    pub(super) fn hold(&self) -> FsResult<Open> {
+        let mut state = self.open.volume.write();
+        let ino = self.node(&state)?;
+        Ok(Open::new(&self.open.volume, &mut state.tree, ino))
+    }
+
     pub(super) fn place(&self, state: &State, path: &str, follow: bool) -> Result<Place, ErrorCode> {
-        if self.mounted_file {
+        let node = self.node(state)?;
+        if self.preopen && !state.tree.is_directory(node) {
             return match path {
-                "." | "./" => Ok(Place { entry: None, node: Some(self.open.ino), directory: false }),
+                "." | "./" => Ok(Place { entry: None, node: Some(node), directory: false }),
                 _ => Err(ErrorCode::NotDirectory),
             };
         }
-        path::walk(&state.tree, self.open.ino, path, follow)
+        path::walk(&state.tree, node, path, follow)
     }
 
     pub(super) fn may(&self, flag: DescriptorFlags) -> Result<(), ErrorCode> {
@@ -110,7 +136,7 @@ impl Handle {
 
     /// Checks that this is a file opened for writing.
     pub(super) fn may_write(&self) -> FsResult<()> {
-        self.look(|state| match state.tree.node_type(self.open.ino) {
+        self.look(|state| match state.tree.node_type(self.node(state)?) {
             NodeType::File => self.may(DescriptorFlags::WRITE),
             NodeType::Directory => Err(ErrorCode::IsDirectory),
             NodeType::Link => Err(ErrorCode::Invalid),
@@ -166,6 +192,6 @@ impl Handle {
             None => state.tree.create_file(&place, now)?,
         };
         let open = Open::new(&self.open.volume, &mut state.tree, ino);
-        Ok(Self { open, mounted_file: false, flags, ..*self })
+        Ok(Self { open, follows: None, preopen: false, flags, ..*self })
     }
 }

@@ -116,7 +116,7 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn get_flags(&mut self, fd: Fd) -> FsResult<DescriptorFlags> {
         let handle = self.handle(&fd)?;
-        let directory = handle.look(|state| Ok(state.tree.is_directory(handle.open.ino)))?;
+        let directory = handle.look(|state| Ok(state.tree.is_directory(handle.node(state)?)))?;
         if !directory {
             return Ok(handle.flags);
         }
@@ -127,16 +127,16 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn get_type(&mut self, fd: Fd) -> FsResult<DescriptorType> {
         let handle = self.handle(&fd)?;
-        if handle.mounted_file {
+        if handle.preopen {
             return Ok(DescriptorType::Directory);
         }
-        handle.look(|state| Ok(descriptor_type(state.tree.node_type(handle.open.ino))))
+        handle.look(|state| Ok(descriptor_type(state.tree.node_type(handle.node(state)?))))
     }
 
     async fn stat(&mut self, fd: Fd) -> FsResult<DescriptorStat> {
         let handle = self.handle(&fd)?;
-        let mut stat = handle.look(|state| Ok(descriptor_stat(&state.tree.stat(handle.open.ino))))?;
-        if handle.mounted_file {
+        let mut stat = handle.look(|state| Ok(descriptor_stat(&state.tree.stat(handle.node(state)?))))?;
+        if handle.preopen {
             stat.type_ = DescriptorType::Directory;
         }
         Ok(stat)
@@ -152,7 +152,7 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn metadata_hash(&mut self, fd: Fd) -> FsResult<MetadataHashValue> {
         let handle = self.handle(&fd)?;
-        Ok(handle.metadata_hash(handle.open.ino))
+        Ok(handle.metadata_hash(handle.look(|state| handle.node(state))?))
     }
 
     async fn metadata_hash_at(
@@ -168,20 +168,25 @@ impl HostDescriptor for FilesView<'_> {
 
     async fn is_same_object(&mut self, a: Fd, b: Fd) -> wasmtime::Result<bool> {
         let (a, b) = (self.handle(&a)?, self.handle(&b)?);
-        Ok((a.device, a.open.ino) == (b.device, b.open.ino))
+        let node = |handle: &Handle| handle.look(|state| handle.node(state)).ok();
+        Ok(a.device == b.device && node(a).is_some() && node(a) == node(b))
     }
 
     async fn set_size(&mut self, fd: Fd, size: Filesize) -> FsResult<()> {
         let handle = self.handle(&fd)?;
         handle.may_write()?;
-        handle.change(|state, now| state.tree.resize(handle.open.ino, size, now))
+        handle.change(|state, now| {
+            let ino = handle.node(state)?;
+            state.tree.resize(ino, size, now)
+        })
     }
 
     async fn set_times(&mut self, fd: Fd, accessed: NewTimestamp, modified: NewTimestamp) -> FsResult<()> {
         let handle = self.handle(&fd)?;
         handle.change(|state, now| {
             let (accessed, modified) = (new_time(accessed, now)?, new_time(modified, now)?);
-            state.tree.set_times(handle.open.ino, accessed, modified, now);
+            let ino = handle.node(state)?;
+            state.tree.set_times(ino, accessed, modified, now);
             Ok(())
         })
     }
@@ -208,7 +213,7 @@ impl HostDescriptor for FilesView<'_> {
         let length = usize::try_from(length).unwrap_or(CHUNK_MAX).min(CHUNK_MAX);
         let bytes = handle.look(|state| {
             handle.may(DescriptorFlags::READ)?;
-            state.tree.read(handle.open.ino, offset, length)
+            state.tree.read(handle.node(state)?, offset, length)
         })?;
         Ok((bytes.to_vec(), bytes.is_empty() && length > 0))
     }
@@ -216,39 +221,42 @@ impl HostDescriptor for FilesView<'_> {
     async fn write(&mut self, fd: Fd, data: Vec<u8>, offset: Filesize) -> FsResult<Filesize> {
         let handle = self.handle(&fd)?;
         handle.may_write()?;
-        let end = handle.change(|state, now| state.tree.write(handle.open.ino, Some(offset), &data, now))?;
+        let end = handle.change(|state, now| {
+            let ino = handle.node(state)?;
+            state.tree.write(ino, Some(offset), &data, now)
+        })?;
         Ok(end - offset)
     }
 
     fn read_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
         let handle = self.handle(&fd)?;
-        handle.look(|state| match state.tree.node_type(handle.open.ino) {
+        handle.look(|state| match state.tree.node_type(handle.node(state)?) {
             NodeType::File => handle.may(DescriptorFlags::READ),
             NodeType::Directory => Err(ErrorCode::IsDirectory),
             NodeType::Link => Err(ErrorCode::Invalid),
         })?;
-        let reader = Reader { open: handle.open.clone(), offset };
+        let reader = Reader { open: handle.hold()?, offset };
         Ok(self.table.push(Box::new(reader) as DynInputStream)?)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
         let handle = self.handle(&fd)?;
         handle.may_write()?;
-        let writer = Writer { open: handle.open.clone(), offset: Some(offset) };
+        let writer = Writer { open: handle.hold()?, offset: Some(offset) };
         Ok(self.table.push(Box::new(writer) as DynOutputStream)?)
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
         let handle = self.handle(&fd)?;
         handle.may_write()?;
-        let writer = Writer { open: handle.open.clone(), offset: None };
+        let writer = Writer { open: handle.hold()?, offset: None };
         Ok(self.table.push(Box::new(writer) as DynOutputStream)?)
     }
 
     async fn read_directory(&mut self, fd: Fd) -> FsResult<Resource<DirectoryEntryStream>> {
         let handle = self.handle(&fd)?;
         let entries: Vec<DirectoryEntry> = handle.look(|state| {
-            let entries = state.tree.entries(handle.open.ino)?.iter();
+            let entries = state.tree.entries(handle.node(state)?)?.iter();
             Ok(entries
                 .map(|(name, ino)| DirectoryEntry {
                     type_: descriptor_type(state.tree.node_type(*ino)),

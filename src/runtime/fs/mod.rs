@@ -133,13 +133,24 @@ pub struct Mount {
     /// Absolute, without a trailing slash.
     pub path: String,
     pub volume: Arc<Volume>,
-    /// A path inside the volume to mount instead of its root; may name a file. Already checked not
-    /// to leave the volume.
-    ///
-    /// What it names when the container starts is what stays mounted: a later change of a projected
-    /// volume does not show (BEHAVIOURS 10.8). If it names nothing, it becomes an empty directory.
-    pub sub_path: Option<String>,
+    /// The part of the volume to mount instead of its root.
+    pub sub_path: Option<SubPath>,
     pub read_only: bool,
+}
+
+/// A part of a volume: a directory or a single file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubPath {
+    /// From the root of the volume. Already checked not to leave it.
+    pub path: String,
+    /// What a projected volume has there when the container starts is what stays mounted, and an
+    /// empty directory if that is nothing, as in Kubernetes (BEHAVIOURS 10.8).
+    ///
+    /// Otherwise the path is looked up at each use: a change of the volume shows, what is gone is
+    /// `ENOENT`, and what comes (back) is there. Open files and directories keep what they had.
+    ///
+    /// A writable volume mounts one directory for good either way, and makes it if need be.
+    pub frozen: bool,
 }
 
 /// A node held open: it stays, with what is below it, after its last name is gone.
@@ -175,28 +186,31 @@ impl Mount {
         self.read_only || !self.volume.writable
     }
 
-    /// The node to mount.
-    fn open(&self, clock: Clock) -> Result<Open, ErrorCode> {
+    /// The node to mount, and the path to look up below it at each use, if any.
+    fn open(&self, clock: Clock) -> Result<(Open, Option<Arc<str>>), ErrorCode> {
         self.volume.adopt(clock);
-        let Some(sub_path) = self.sub_path.as_deref().filter(|path| !path.is_empty()) else {
-            return Ok(Open::new(&self.volume, &mut self.volume.write().tree, ROOT));
+        let mut state = self.volume.write();
+        let Some(SubPath { path, frozen }) = self.sub_path.as_ref().filter(|sub| !sub.path.is_empty()) else {
+            return Ok((Open::new(&self.volume, &mut state.tree, ROOT), None));
         };
-        let found = {
-            let mut state = self.volume.write();
-            let now = state.now();
-            match path::walk(&state.tree, ROOT, sub_path, true).map(|place| place.node) {
-                Ok(Some(ino)) => Ok(Some(Open::new(&self.volume, &mut state.tree, ino))),
-                Ok(None) | Err(ErrorCode::NoEntry) if self.volume.writable => {
-                    let ino = state.tree.make_directories(sub_path, now)?;
-                    Ok(Some(Open::new(&self.volume, &mut state.tree, ino)))
-                }
-                Ok(None) | Err(ErrorCode::NoEntry) => Ok(None),
-                Err(error) => Err(error),
+        if !self.volume.writable && !frozen {
+            return Ok((Open::new(&self.volume, &mut state.tree, ROOT), Some(path.as_str().into())));
+        }
+        let now = state.now();
+        let found = match path::walk(&state.tree, ROOT, path, true).map(|place| place.node) {
+            Ok(Some(ino)) => Some(ino),
+            Ok(None) | Err(ErrorCode::NoEntry) if self.volume.writable => {
+                Some(state.tree.make_directories(path, now)?)
             }
-        }?;
-        Ok(found.unwrap_or_else(|| {
-            let empty = Volume::empty_dir(0);
-            Open::new(&empty, &mut empty.write().tree, ROOT)
-        }))
+            Ok(None) | Err(ErrorCode::NoEntry) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(match found {
+            Some(ino) => (Open::new(&self.volume, &mut state.tree, ino), None),
+            None => {
+                let empty = Volume::empty_dir(0);
+                (Open::new(&empty, &mut empty.write().tree, ROOT), None)
+            }
+        })
     }
 }

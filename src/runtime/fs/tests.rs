@@ -1,5 +1,7 @@
+use super::handle::{Files, Handle};
 use super::*;
 use tree::NodeType;
+use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorFlags, OpenFlags};
 
 fn now(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -165,6 +167,29 @@ fn a_projected_volume_has_the_layout_of_kubernetes() {
     assert_eq!(tree.used(), 1);
 }
 
+/// A mount of `volume`, or of the part `path` of it.
+fn mount(volume: &Arc<Volume>, path: Option<&str>, frozen: bool) -> Handle {
+    let sub_path = path.map(|path| SubPath { path: path.to_owned(), frozen });
+    let mount = Mount { path: "/m".to_owned(), volume: Arc::clone(volume), sub_path, read_only: false };
+    Files::mount(&[mount], None, Clock::real()).unwrap().mounts.remove(0).1
+}
+
+/// Opens `path` for reading; a mounted file is `.`.
+fn open(mount: &Handle, path: &str) -> Result<Handle, String> {
+    let opened = mount.open_at(path, true, OpenFlags::empty(), DescriptorFlags::READ);
+    opened.map_err(|error| error.downcast().unwrap().name().to_owned())
+}
+
+fn read(file: &Handle) -> String {
+    let bytes = file.look(|state| state.tree.read(file.node(state)?, 0, 100)).unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// What is read through a mount, opened anew.
+fn look(mount: &Handle, path: &str) -> Result<String, String> {
+    open(mount, path).map(|file| read(&file))
+}
+
 #[test]
 fn content_that_has_not_changed_is_not_written_again() {
     // BEHAVIOURS 10.6.
@@ -190,42 +215,82 @@ fn a_projected_volume_is_as_large_as_its_sources() {
 }
 
 #[test]
-fn open_files_and_directories_keep_what_they_had() {
-    let clock = Clock::real();
+fn a_part_of_a_volume_follows_its_changes_unless_frozen() {
     let volume = Volume::projected(files(&[("d/a", "old")]));
-    let mount = |sub_path: &str| {
-        let sub_path = Some(sub_path.to_owned());
-        let mount = Mount { path: "/m".to_owned(), volume: Arc::clone(&volume), sub_path, read_only: false };
-        mount.open(clock).unwrap()
-    };
-    let (file, directory) = (mount("d/a"), mount("d"));
-    volume.replace(files(&[("d/a", "new")]));
-    assert_eq!(volume.read("d/a").unwrap(), "new");
-    let read = |open: &Open, path: &str| {
-        let state = open.volume.state();
-        let ino = if path.is_empty() {
-            open.ino
-        } else {
-            path::walk(&state.tree, open.ino, path, true).unwrap().node.unwrap()
-        };
-        state.tree.read(ino, 0, 100).unwrap()
-    };
-    assert_eq!(read(&file, ""), "old");
-    assert_eq!(read(&directory, "a"), "old");
-    assert_eq!(volume.used(), 6);
-    drop(directory);
-    assert_eq!(read(&file, ""), "old");
-    drop(file);
-    assert_eq!(volume.used(), 3);
-    // What is not there becomes an empty directory, in an emptyDir for good.
-    assert!(mount("none").volume.state().tree.entries(ROOT).unwrap().is_empty());
+    let whole = mount(&volume, None, false);
+    let (file, directory) = (mount(&volume, Some("d/a"), false), mount(&volume, Some("d"), false));
+    let (frozen_file, frozen_directory) =
+        (mount(&volume, Some("d/a"), true), mount(&volume, Some("d"), true));
+    let (late, never) = (mount(&volume, Some("d/b"), false), mount(&volume, Some("d/b"), true));
+    let gone = Err("no-entry".to_owned());
+    let said = |text: &str| Ok(text.to_owned());
+    assert_eq!((look(&file, "."), look(&directory, "a")), (said("old"), said("old")));
+    assert_eq!(look(&late, "."), gone);
+    assert_eq!(look(&file, "a"), Err("not-directory".to_owned()));
+    // What is open keeps what it had, whichever way it was opened.
+    let held = [open(&file, ".").unwrap(), open(&directory, "a").unwrap(), open(&whole, "d/a").unwrap()];
+    let (held_directory, held_data) = (open(&directory, ".").unwrap(), open(&whole, "..data").unwrap());
+
+    volume.replace(files(&[("d/a", "new"), ("d/b", "late")]));
+    assert_eq!((look(&file, "."), look(&directory, "a")), (said("new"), said("new")));
+    assert_eq!((look(&whole, "d/a"), look(&late, ".")), (said("new"), said("late")));
+    assert_eq!(held.each_ref().map(read), ["old"; 3]);
+    assert_eq!((look(&held_directory, "a"), look(&held_directory, "b")), (said("old"), gone.clone()));
+    assert_eq!(look(&held_data, "d/a"), said("old"));
+    assert_eq!((look(&frozen_file, "."), look(&frozen_directory, "a")), (said("old"), said("old")));
+    assert_eq!(look(&frozen_directory, "b"), gone);
+
+    volume.replace(files(&[]));
+    assert_eq!(
+        (look(&file, "."), look(&directory, "a"), look(&directory, ".")),
+        (gone.clone(), gone.clone(), gone.clone())
+    );
+    assert_eq!(read(&held[0]), "old");
+    volume.replace(files(&[("d/a", "back")]));
+    assert_eq!(
+        (look(&file, "."), look(&directory, "a"), look(&late, ".")),
+        (said("back"), said("back"), gone.clone())
+    );
+    // Never there when it was mounted: an empty directory, for good.
+    let empty = never.look(|state| Ok(state.tree.entries(never.node(state)?)?.is_empty()));
+    assert!(empty.unwrap());
+
+    // All that nobody holds any more is freed.
+    drop((held, held_directory, held_data, frozen_file, frozen_directory));
+    assert_eq!(volume.used(), 4);
+}
+
+#[test]
+fn one_directory_handle_shows_one_revision() {
+    // Two files of one ConfigMap, read through one `..data`, are of one revision: always.
+    let volume = Volume::projected(files(&[("a", "0"), ("b", "0")]));
+    let mount = mount(&volume, None, false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 1..=2_000 {
+                let round = round.to_string();
+                volume.replace(files(&[("a", &round), ("b", &round)]));
+            }
+        });
+        let mut seen = 0;
+        while !writer.is_finished() {
+            let data = open(&mount, "..data").unwrap();
+            let (a, b) = (look(&data, "a"), look(&data, "b"));
+            assert_eq!(a, b);
+            let now: u32 = a.unwrap().parse().unwrap();
+            assert!(now >= seen, "{now} after {seen}");
+            seen = now;
+        }
+    });
+    assert_eq!(look(&mount, "a"), Ok("2000".to_owned()));
+}
+
+#[test]
+fn a_part_of_a_writable_volume_is_made_and_stays() {
     let scratch = Volume::empty_dir(100);
-    let sub_path = Some("x/y".to_owned());
-    let open = Mount { path: "/s".to_owned(), volume: Arc::clone(&scratch), sub_path, read_only: false }
-        .open(clock)
-        .unwrap();
-    let found = path::walk(&scratch.state().tree, ROOT, "x/y", true).unwrap().node;
-    assert_eq!(found, Some(open.ino));
+    let part = mount(&scratch, Some("x/y"), false);
+    let found = path::walk(&scratch.state().tree, ROOT, "x/y", true).unwrap().node.unwrap();
+    assert_eq!(part.look(|state| part.node(state)).unwrap(), found);
 }
 
 #[test]
@@ -234,7 +299,7 @@ fn a_volume_has_the_time_of_its_mount() {
         let clock = Clock::starting_at("2026-01-02T03:04:05Z".parse().unwrap());
         let volume = Volume::projected(files(&[("a", "")]));
         let mount = Mount { path: "/m".to_owned(), volume, sub_path: None, read_only: false };
-        let open = mount.open(clock).unwrap();
+        let (open, _) = mount.open(clock).unwrap();
         let state = open.volume.state();
         assert!(state.tree.entries(ROOT).unwrap().contains_key("..2026_01_02_03_04_05.000000000"));
         assert_eq!(state.tree.stat(ROOT).modified, clock.now());

@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 
-use super::super::fs::{File, Mount, Volume};
+use super::super::config::{Config, Settings, Shown, Source, SourceKind};
+use super::super::fs::{File, Mount, SubPath, Volume};
 use super::super::log::{Log, LogQuery};
 use super::*;
 use crate::clock::virtual_runtime;
@@ -48,6 +49,7 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         env: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
+        config: None,
         memory_limit: Some(64 << 20),
         cpu_limit: None,
         output: Arc::new(Log::new(runtime.shared.world.clock, 100_000)),
@@ -89,6 +91,10 @@ async fn wait_for_output(log: &Arc<Log>, text: &str) {
 fn files(pairs: &[(&str, &str)]) -> BTreeMap<String, File> {
     let file = |text: &str| File { content: Bytes::copy_from_slice(text.as_bytes()), mode: 0o644 };
     pairs.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
+}
+
+fn part(path: &str, frozen: bool) -> Option<SubPath> {
+    Some(SubPath { path: path.to_owned(), frozen })
 }
 
 fn mount(path: &str, volume: &Arc<Volume>) -> Mount {
@@ -285,6 +291,79 @@ fn a_change_of_a_config_map_shows_in_a_running_guest() {
 }
 
 #[test]
+fn a_guest_is_told_of_changes() {
+    // A component, and a module that has our interfaces beside WASI 0.1.
+    for guest in ["reload", "reload.p1"] {
+        let real = real();
+        real.threads.block_on(async {
+            let volume = Volume::projected(files(&[("greeting", "one")]));
+            let feed: Arc<Config> = Arc::default();
+            let show = |revision, value: &str| {
+                let values =
+                    BTreeMap::from([("greeting".to_owned(), Bytes::copy_from_slice(value.as_bytes()))]);
+                let settings = vec![Settings { values: Arc::new(values), part: None }];
+                let source = Source { kind: SourceKind::ConfigMap, name: "settings".to_owned(), revision };
+                feed.show(Shown { revision, sources: vec![source], settings });
+            };
+            show(7, "ONE");
+            let mut spec = spec(&real.runtime, guest, &["/etc/greeting", "greeting", "none", "*"]).await;
+            spec.mounts.push(Mount { sub_path: part("greeting", false), ..mount("/etc/greeting", &volume) });
+            spec.config = Some(Arc::clone(&feed));
+            let output = Arc::clone(&spec.output);
+            let container = real.runtime.start(spec).await;
+            let wait = async |revision, file: &str, setting: &str| {
+                let lines = [
+                    format!("{revision} /etc/greeting: {file}"),
+                    format!("{revision} greeting={setting}"),
+                    format!("{revision} none=-"),
+                    format!("{revision} of SourceKind::ConfigMap settings {revision}"),
+                    format!("{revision} greeting={setting}"),
+                ];
+                wait_for_output(&output, &format!("{}\n", lines.join("\n"))).await;
+            };
+            wait(7, "one", "ONE").await;
+            // Woken means: the new bytes are there.
+            for round in 8..20_u64 {
+                let text = round.to_string();
+                volume.replace(files(&[("greeting", &text)]));
+                show(round, &text);
+                wait(round, &text, &text).await;
+            }
+            assert_eq!(container.exit(), None, "{guest}");
+            // And only then.
+            let lines = output.tail(usize::MAX, usize::MAX).lines().count();
+            assert_eq!(lines, 13 * 5, "{guest}");
+        });
+    }
+}
+
+#[test]
+fn a_change_shows_in_a_part_of_a_volume_unless_it_is_frozen() {
+    let real = real();
+    real.threads.block_on(async {
+        let volume = Volume::projected(files(&[("greeting", "one")]));
+        let mut running = Vec::new();
+        for frozen in [false, true] {
+            let mut spec = spec(&real.runtime, "logger", &["/etc/greeting"]).await;
+            spec.mounts.push(Mount { sub_path: part("greeting", frozen), ..mount("/etc/greeting", &volume) });
+            let output = Arc::clone(&spec.output);
+            running.push((real.runtime.start(spec).await, output));
+        }
+        let [(live, live_log), (frozen, frozen_log)] = &running[..] else { panic!() };
+        wait_for_output(live_log, "/etc/greeting: one\n").await;
+        wait_for_output(frozen_log, "/etc/greeting: one\n").await;
+        volume.replace(files(&[("greeting", "two"), ("more", "")]));
+        wait_for_output(live_log, "/etc/greeting: two\n").await;
+        volume.replace(files(&[]));
+        wait_for_output(live_log, "/etc/greeting: No such file or directory").await;
+        volume.replace(files(&[("greeting", "back")]));
+        wait_for_output(live_log, "/etc/greeting: back\n").await;
+        assert_eq!((live.exit(), frozen.exit()), (None, None));
+        assert_eq!(frozen_log.tail(usize::MAX, usize::MAX), "/etc/greeting: one\n");
+    });
+}
+
+#[test]
 fn what_guests_do_with_files() {
     // The C library for WASI 0.2 makes one error of every failed write to a stream, and the adapter
     // of WASI 0.1 looks at what it reads before it asks the host.
@@ -365,6 +444,18 @@ fn check_files(guest: &str, full: &str, is_directory: &str) {
         ("read /etc/app.conf", "beta"),
         ("stat /etc/app.conf", "file 4"),
         ("write /etc/app.conf no", "Read-only file system"),
+        ("read /frozen.conf", "beta"),
+        ("stat /frozen.conf", "file 4"),
+        ("list /part", "b deep/"),
+        ("stat /part", "directory 0"),
+        ("read /part/b", "beta"),
+        ("read /part/deep/c", ""),
+        ("read /part/../a", "Operation not permitted"),
+        ("rm /part/b", "Read-only file system"),
+        ("read /later", "No such file or directory"),
+        ("stat /later", "No such file or directory"),
+        ("list /later", "No such file or directory"),
+        ("list /never", ""),
         ("read /locked/g", ""),
         ("write /locked/g no", "Read-only file system"),
     ];
@@ -375,8 +466,12 @@ fn check_files(guest: &str, full: &str, is_directory: &str) {
             mount("/config", &config),
             mount("/scratch", &scratch),
             mount("/nested", &config),
-            Mount { sub_path: Some("inside".to_owned()), ..mount("/nested/over/inner", &scratch) },
-            Mount { sub_path: Some("dir/b".to_owned()), ..mount("/etc/app.conf", &config) },
+            Mount { sub_path: part("inside", false), ..mount("/nested/over/inner", &scratch) },
+            Mount { sub_path: part("dir/b", false), ..mount("/etc/app.conf", &config) },
+            Mount { sub_path: part("dir/b", true), ..mount("/frozen.conf", &config) },
+            Mount { sub_path: part("dir", false), ..mount("/part", &config) },
+            Mount { sub_path: part("later", false), ..mount("/later", &config) },
+            Mount { sub_path: part("later", true), ..mount("/never", &config) },
             Mount { read_only: true, ..mount("/locked", &scratch) },
         ];
     });
