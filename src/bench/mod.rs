@@ -3,6 +3,7 @@
 //! A scenario starts what it measures, measures it, and gives a [`Report`] that says beside each
 //! figure under which conditions it was taken. One line in [`SCENARIOS`] makes it known.
 
+mod config_fanout;
 mod footprint;
 mod pods;
 mod report;
@@ -37,6 +38,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "pods",
         about: "create pods that exit at once until all have Succeeded; then the latency from create to Running",
         run: pods::run,
+    },
+    Scenario {
+        name: "config-fanout",
+        about: "change a ConfigMap that many pods mount: the time from the API's answer to the new bytes in each guest",
+        run: config_fanout::run,
     },
     Scenario {
         name: "footprint",

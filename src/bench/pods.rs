@@ -104,7 +104,12 @@ impl<'a> Pods<'a> {
 }
 
 /// Waits until `count` pods whose name begins with `prefix` have been seen in `phase`.
-async fn wait_for(watcher: &mut Watcher<Pod>, prefix: &str, phase: &str, count: u32) -> Result<(), Failure> {
+pub(super) async fn wait_for(
+    watcher: &mut Watcher<Pod>,
+    prefix: &str,
+    phase: &str,
+    count: u32,
+) -> Result<(), Failure> {
     let mut seen = BTreeSet::new();
     while seen.len() < count as usize {
         for event in watcher.next_batch().await.ok_or("the watch ended")? {
