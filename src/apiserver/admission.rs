@@ -6,11 +6,12 @@
 
 mod namespace;
 mod pod;
+mod secret;
 mod service;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 
 use super::authn::User;
 use super::authz;
@@ -35,6 +36,11 @@ pub(super) struct Admission<'a> {
 /// Whether writes of this kind take addresses or ports, and so must not overlap.
 pub(super) fn allocates(kind: &Kind) -> bool {
     is::<Service>(kind)
+}
+
+/// What is accepted but cannot work, where that takes more than the kind's own rules to see.
+pub(super) fn warning(object: &dyn Object) -> Option<String> {
+    secret::warning(object.downcast_ref::<Secret>()?).map(str::to_owned)
 }
 
 /// Whether the pod is not to be scheduled yet.

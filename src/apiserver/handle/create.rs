@@ -67,6 +67,7 @@ impl Inner {
             return Err(Error::invalid(kind, &name, &errors));
         }
         warnings.extend(kind.strategy.warnings(&*object));
+        warnings.extend(admission::warning(&*object));
         let key = target.key(&name);
         let taken = || {
             if generated {

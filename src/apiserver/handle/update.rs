@@ -148,6 +148,7 @@ impl Inner {
         }
         if part == Part::Main {
             warnings.extend(kind.strategy.warnings(&*new));
+            warnings.extend(admission::warning(&*new));
         }
         if goes(&*new) {
             return self.let_go(record, new, dry_run, warnings).await;
