@@ -4,8 +4,10 @@
 //! [`User::of_certificate`] reads. Leaves last two years and are made anew at a start that finds less
 //! than one left, so that a process may run for a year without one that expires.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
@@ -293,6 +295,11 @@ fn load(dir: Option<&Path>, name: &str, now: Timestamp) -> Result<Option<Pair>, 
 
 fn store(dir: Option<&Path>, name: &str, pair: &Pair) -> Result<(), PkiError> {
     let Some(dir) = dir else { return Ok(()) };
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| PkiError::File {
+        what: "make the folder of",
+        path: dir.to_owned(),
+        source,
+    })?;
     // The key first: a certificate without its key would not be found out until it is used.
     for (suffix, content) in [("key", &pair.key), ("crt", &pair.certificate)] {
         let path = dir.join(format!("{name}.{suffix}"));
