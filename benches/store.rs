@@ -1,7 +1,11 @@
 //! Commits a second of 1 KiB objects, and what the medium under them can do.
 //!
 //! `commit`: one object a transaction, by 1 and by 64 writers, in memory and durable. Every writer
-//! updates objects of its own, each expecting the revision it wrote last.
+//! updates objects of its own, each expecting the revision it wrote last. `sealed`: objects that are
+//! encrypted.
+//!
+//! `life`: a creation and the deletion after it, of objects as they are and of sealed ones, whose keys are
+//! made and destroyed.
 //!
 //! `append`: one flush a batch of 1, 64 and 1,024 records of 1 KiB, to a file that grows, to one whose
 //! space was taken beforehand, and to one that was filled with zeros beforehand.
@@ -13,11 +17,15 @@ use std::time::Duration;
 
 use coracle::clock::Clock;
 use coracle::kind::Object;
-use coracle::store::{Change, Expect, Key, Options, Store, Write};
+use coracle::store::{Change, Expect, Key, Options, Sealing, Store, Write};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 const OBJECT_BYTES: usize = 1024;
+
+/// The collection that is encrypted, and one that is not.
+const SEALED: &str = "secrets";
+const OPEN: &str = "configmaps";
 
 /// Objects of each writer, written in turn.
 const OBJECTS: u64 = 100;
@@ -33,9 +41,9 @@ fn object(key: &Key) -> Box<ConfigMap> {
 }
 
 /// Commits `count` times, one after the other.
-async fn write(store: Store, writer: usize, count: u64) {
+async fn write(store: Store, collection: &'static str, writer: usize, count: u64) {
     let key = |i: u64| Key {
-        collection: "configmaps",
+        collection,
         namespace: "bench".into(),
         name: format!("writer{writer}-{}", i % OBJECTS).into(),
     };
@@ -48,13 +56,30 @@ async fn write(store: Store, writer: usize, count: u64) {
     }
 }
 
-/// How long `commits` take, shared by the writers.
-async fn commits(store: &Store, writers: usize, commits: u64) -> Duration {
+/// Creates and deletes `count` times, one after the other.
+async fn live(store: Store, collection: &'static str, writer: usize, count: u64) {
+    for _ in 0..count {
+        let key = Key { collection, namespace: "bench".into(), name: format!("life{writer}").into() };
+        let object = object(&key);
+        let change = Change::Put { encoded: object.encode(), object };
+        let create = Write { key: key.clone(), expect: Expect::Absent, change };
+        let created = store.commit(vec![create]).await.expect("nobody else writes this key");
+        let revision = created[0].as_ref().expect("it was created").revision;
+        let delete = Write { key, expect: Expect::Revision(revision), change: Change::Delete };
+        store.commit(vec![delete]).await.expect("nobody else writes this key");
+    }
+}
+
+/// How long `count` of what `work` does take, shared by the writers.
+async fn shared_by<F: Future<Output = ()> + Send + 'static>(
+    writers: usize,
+    count: u64,
+    work: impl Fn(usize, u64) -> F,
+) -> Duration {
     let clock = Clock::real();
     let start = clock.monotonic();
-    let share = commits.div_ceil(u64::try_from(writers).expect("few"));
-    let writers: Vec<_> =
-        (0..writers).map(|writer| tokio::spawn(write(store.clone(), writer, share))).collect();
+    let share = count.div_ceil(u64::try_from(writers).expect("few"));
+    let writers: Vec<_> = (0..writers).map(|writer| tokio::spawn(work(writer, share))).collect();
     for writer in writers {
         writer.await.expect("a writer does not panic");
     }
@@ -65,19 +90,35 @@ fn commit(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let directory = tempfile::tempdir_in(".").expect("a directory on the disk in question");
     let clock = Clock::real();
-    let options = Options { directory: directory.path().to_owned(), clock, history_bytes: 256 << 20 };
+    let sealing = Sealing { collections: vec![SEALED], key_file: directory.path().join("key") };
+    let store = directory.path().join("store");
+    let options = Options { directory: store, clock, history_bytes: 256 << 20, sealing: Some(sealing) };
     let durable = Store::open(&options).expect("an empty directory opens");
     let mut group = criterion.benchmark_group("commit");
     group.throughput(Throughput::Elements(1));
-    for (form, store) in [("ephemeral", Store::ephemeral(clock)), ("durable", durable)] {
+    let ephemeral = Store::ephemeral(clock);
+    let forms = [("ephemeral", &ephemeral, OPEN), ("durable", &durable, OPEN), ("sealed", &durable, SEALED)];
+    for (form, store, collection) in forms {
         for writers in [1, 64] {
             group.bench_with_input(BenchmarkId::new(form, writers), &writers, |bench, writers| {
-                bench.to_async(&runtime).iter_custom(|count| commits(&store, *writers, count));
+                let work = |writer, count| write(store.clone(), collection, writer, count);
+                bench.to_async(&runtime).iter_custom(|count| shared_by(*writers, count, work));
             });
         }
-        store.close();
     }
     group.finish();
+    let mut group = criterion.benchmark_group("life");
+    group.throughput(Throughput::Elements(1));
+    for (form, collection) in [("durable", OPEN), ("sealed", SEALED)] {
+        for writers in [1, 64] {
+            group.bench_with_input(BenchmarkId::new(form, writers), &writers, |bench, writers| {
+                let work = |writer, count| live(durable.clone(), collection, writer, count);
+                bench.to_async(&runtime).iter_custom(|count| shared_by(*writers, count, work));
+            });
+        }
+    }
+    group.finish();
+    durable.close();
 }
 
 #[derive(Clone, Copy)]

@@ -19,6 +19,7 @@ use crate::client::{Client, Recorder};
 use crate::clock::Clock;
 use crate::controller::{self, Controllers};
 use crate::guests;
+use crate::kind;
 use crate::kubelet::image::{ImageStore, Images, StoreError};
 use crate::kubelet::{self, Kubelets, Logs, NodeConfig};
 use crate::random::Random;
@@ -33,6 +34,9 @@ use crate::store::{self, OpenError, Store};
 pub struct Config {
     /// `None` keeps everything in memory.
     pub data_dir: Option<PathBuf>,
+    /// The key that Secrets are encrypted with; `None` keeps it beside the data directory. It is made if
+    /// need be.
+    pub key_file: Option<PathBuf>,
     /// Bytes of history on disk, besides the current state.
     pub history_bytes: u64,
     /// `None` serves in process only.
@@ -55,6 +59,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: None,
+            key_file: None,
             history_bytes: store::HISTORY_BYTES_DEFAULT,
             listen: None,
             nodes: 1,
@@ -85,6 +90,9 @@ pub enum StartError {
     Bootstrap(#[source] apiserver::Error),
 }
 
+/// The folder of the store in a data directory.
+pub(crate) const STORE: &str = "store";
+
 /// Where the API is said to be when nothing serves it over the network.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
 
@@ -110,8 +118,12 @@ impl Cluster {
         };
         let store = match &config.data_dir {
             Some(data_dir) => {
-                let directory = data_dir.join("store");
-                let options = store::Options { directory, clock, history_bytes: config.history_bytes };
+                let options = store::Options {
+                    directory: data_dir.join(STORE),
+                    clock,
+                    history_bytes: config.history_bytes,
+                    sealing: Some(sealing(data_dir, config.key_file.as_deref()).map_err(StartError::Store)?),
+                };
                 Store::open(&options).map_err(StartError::Store)?
             }
             None => Store::ephemeral(clock),
@@ -204,6 +216,12 @@ impl Cluster {
         self.store.close();
         drop(self.guests);
     }
+}
+
+/// What of the store is encrypted, and where the key is.
+fn sealing(data_dir: &Path, key_file: Option<&Path>) -> Result<store::Sealing, OpenError> {
+    let sealed = kind::ALL.iter().filter(|kind| kind.encrypted_at_rest).map(|kind| kind.plural);
+    Ok(store::Sealing { collections: sealed.collect(), key_file: store::locate(data_dir, key_file)? })
 }
 
 /// Threads for guests, apart from the control plane's: `event_interval(1)` keeps their timers exact

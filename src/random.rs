@@ -5,12 +5,21 @@
 
 use std::sync::{Arc, Mutex};
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt, SeedableRng, TryRng};
 
 /// Letters and digits of generated names: no vowels and nothing mistaken for them, so that no words
 /// appear (BEHAVIOURS 2.1).
 const NAME_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// Fills `bytes` for a cryptographic key or nonce: from the operating system always, whatever seed the
+/// cluster has.
+///
+/// # Panics
+/// If the operating system gives none, which no supported one does once it runs.
+pub fn fill_secret(bytes: &mut [u8]) {
+    SysRng.try_fill_bytes(bytes).expect("the operating system has randomness");
+}
 
 /// A shared generator; cheap to clone.
 #[derive(Clone, Debug)]
@@ -75,6 +84,14 @@ mod tests {
         let draw = |random: Random| (random.uid(), random.name_suffix(5), random.below(100));
         assert_eq!(draw(Random::from_seed(7)), draw(Random::from_seed(7)));
         assert_ne!(draw(Random::from_seed(7)), draw(Random::from_seed(8)));
+    }
+
+    #[test]
+    fn secrets_differ_whatever_the_seed() {
+        let (mut a, mut b) = ([0; 32], [0; 32]);
+        fill_secret(&mut a);
+        fill_secret(&mut b);
+        assert!(a != b && a != [0; 32]);
     }
 
     #[test]

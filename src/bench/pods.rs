@@ -33,8 +33,12 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
 
     let scratch = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
     let (nodes, sim_nodes) = if options.simulated { (0, options.nodes) } else { (options.nodes, 0) };
-    let config =
-        Config { data_dir: options.durable.then(|| scratch.clone()), nodes, sim_nodes, ..Config::default() };
+    let config = Config {
+        data_dir: options.durable.then(|| scratch.join("data")),
+        nodes,
+        sim_nodes,
+        ..Config::default()
+    };
     let cluster = Cluster::start(config).await?;
     let measured = async {
         cluster.ready().await?;

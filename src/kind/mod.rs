@@ -149,6 +149,8 @@ pub struct Kind {
     /// this kind's form and gives the stored one, and all else works on that. Stored bytes are
     /// decoded by the strategy of [`Kind::stored_kind`].
     pub stored_as: Option<&'static Kind>,
+    /// What the store writes of these objects is encrypted, and cannot be read once they are deleted.
+    pub encrypted_at_rest: bool,
     /// With `stored_as`: a stored object in the form that this kind serves. Whoever shows objects to
     /// a client (bodies, watch events, what a patch is applied to) uses [`Kind::served`].
     pub from_stored: Option<Conversion>,
@@ -207,6 +209,7 @@ impl Kind {
             unconditional_update: true,
             default_propagation: Propagation::Background,
             stored_as: None,
+            encrypted_at_rest: false,
             from_stored: None,
             columns: table::NAME_AND_AGE,
             strategy,

@@ -30,6 +30,7 @@ pub static KIND: Kind = Kind {
         ),
         table::AGE,
     ],
+    encrypted_at_rest: true,
     ..Kind::namespaced(&Rules, "secret")
 };
 

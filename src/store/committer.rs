@@ -131,7 +131,7 @@ impl Thread {
         let batch = self.plan(commits);
         if self.failed.is_none()
             && !self.frames.is_empty()
-            && let Err(error) = self.parts.segment.append(&self.frames)
+            && let Err(error) = self.write(&batch.events)
         {
             self.fail(error);
         }
@@ -148,11 +148,24 @@ impl Thread {
         self.roll();
     }
 
+    /// Makes what is planned durable. A batch that creates or deletes nothing that is sealed takes one
+    /// flush, others one more for each of the two.
+    fn write(&mut self, events: &[Event]) -> io::Result<()> {
+        if let Some(vault) = self.parts.shared.vault() {
+            vault.prepare(events)?;
+        }
+        self.parts.segment.append(&self.frames)?;
+        if let Some(vault) = self.parts.shared.vault() {
+            vault.settle(events)?;
+        }
+        Ok(())
+    }
+
     /// Checks transactions one after the other, each as if those before it were done.
     fn plan(&mut self, commits: &mut VecDeque<Commit>) -> Batch {
         let flushed = self.parts.segment.end();
         let state = self.parts.shared.read();
-        let mut plan = Plan::new(&state, true);
+        let mut plan = Plan::new(&state, self.parts.shared.vault(), true);
         let (mut lengths, mut answers) = (Vec::new(), Vec::with_capacity(commits.len()));
         self.frames.clear();
         while self.frames.len() < BATCH_BYTES

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::format::{Contents, header};
+use super::seal::erase::{self, sync_directory};
 use super::segment::{Segment, create};
 use super::{OpenError, Revision};
 
@@ -17,6 +18,8 @@ pub(super) struct Directory {
     /// Locked for as long as it is there.
     lock: Mutex<Option<File>>,
     catalog: Mutex<Catalog>,
+    /// What the headers of new files say of it.
+    pub(super) sealed: u32,
 }
 
 /// The files by their revision, with their sizes in bytes; the newest segment's is not kept up to date.
@@ -95,8 +98,12 @@ impl Directory {
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
         let catalog = scan(path).map_err(io)?;
-        let directory =
-            Self { path: path.to_owned(), lock: Mutex::new(Some(lock)), catalog: Mutex::new(catalog) };
+        let directory = Self {
+            path: path.to_owned(),
+            lock: Mutex::new(Some(lock)),
+            catalog: Mutex::new(catalog),
+            sealed: 0,
+        };
         let stranded = directory.catalog().stranded();
         directory.remove(stranded).map_err(io)?;
         Ok(directory)
@@ -121,7 +128,7 @@ impl Directory {
         let new = self.path.join(format!("{}.tmp", file_name(Contents::Log, base)));
         let file = create(&new)?;
         let mut segment = Segment::resume(file, 0, step_bytes, false)?;
-        segment.append(&header(Contents::Log, base))?;
+        segment.append(&header(Contents::Log, base, self.sealed))?;
         self.publish(&new, Contents::Log, base, 0)?;
         Ok(segment)
     }
@@ -134,8 +141,7 @@ impl Directory {
         revision: Revision,
         bytes: u64,
     ) -> io::Result<()> {
-        fs::rename(new, self.file(contents, revision))?;
-        sync_directory(&self.path)?;
+        erase::put_in_place(&self.file(contents, revision), new)?;
         self.note(contents, revision, bytes);
         Ok(())
     }
@@ -149,6 +155,27 @@ impl Directory {
     pub(super) fn trim(&self, history_bytes: u64) -> io::Result<()> {
         let surplus = self.locked_catalog().surplus(history_bytes);
         self.remove(surplus)
+    }
+
+    /// Overwrites and removes everything that is older than the snapshot at `revision`.
+    pub(super) fn erase_before(&self, revision: Revision) -> io::Result<()> {
+        let catalog = self.catalog();
+        let snapshots = catalog.snapshots.range(..revision).map(|(at, _)| (Contents::Snapshot, *at));
+        let segments = catalog.segments.range(..revision).map(|(at, _)| (Contents::Log, *at));
+        let mut gone = Vec::new();
+        for (contents, at) in snapshots.chain(segments) {
+            self.locked_catalog().files(contents).remove(&at);
+            let path = self.file(contents, at);
+            let renamed = self.path.join(format!("{}.{GONE}", file_name(contents, at)));
+            fs::rename(&path, &renamed)?;
+            gone.push(renamed);
+        }
+        // Half overwritten under its own name, a file would be damage.
+        sync_directory(&self.path)?;
+        for path in gone {
+            erase::erase(&path)?;
+        }
+        Ok(())
     }
 
     fn remove(&self, files: Vec<(Contents, Revision)>) -> io::Result<()> {
@@ -167,6 +194,9 @@ impl Directory {
     }
 }
 
+/// The last part of the name of a file that is being overwritten and then removed.
+const GONE: &str = "gone";
+
 /// A name that sorts by revision.
 fn file_name(contents: Contents, revision: Revision) -> String {
     let extension = match contents {
@@ -176,8 +206,17 @@ fn file_name(contents: Contents, revision: Revision) -> String {
     format!("{revision:020}.{extension}")
 }
 
-/// What is there, without the files that were never finished, which are removed.
+/// What is there, without the files that were never finished, which are removed, and those of which more
+/// must go than the name.
 fn scan(path: &Path) -> io::Result<Catalog> {
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some(GONE) => erase::erase(&path)?,
+            Some("old") => erase::finish(&path.with_extension(""))?,
+            Some(_) | None => {}
+        }
+    }
     let mut catalog = Catalog::default();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -196,9 +235,4 @@ fn scan(path: &Path) -> io::Result<Catalog> {
         catalog.files(contents).insert(revision, entry.metadata()?.len());
     }
     Ok(catalog)
-}
-
-/// Makes the names in a directory durable.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }

@@ -3,12 +3,13 @@
 //! A file is a header and frames. All numbers are little-endian.
 //!
 //! ```text
-//! header  "coracle\n", format u32, contents u32, revision u64, zero u32, crc32 of these 28 bytes
+//! header  "coracle\n", format u32, contents u32, revision u64, sealed u32, crc32 of these 28 bytes
 //! frame   length u32, crc32 u32 (of length and payload), payload
 //! ```
 //!
 //! The header keeps its form in all formats, so that an older version can tell that a file is newer.
-//! A frame's length is never 0: zeros, of which preallocated space consists, end the frames.
+//! `sealed` tells of which collections contents are sealed in the file: what [`sealed_mark`] gives, 0 for
+//! none, as in formats 1 and 2. A frame's length is never 0: zeros, of which preallocated space consists, end the frames.
 //!
 //! Payloads of a log: a transaction, or the mark that the store was closed. Both begin with the offset
 //! up to which the file was flushed before they were written. It tells a torn write from damage: a bad
@@ -17,15 +18,19 @@
 //! Payloads of a snapshot: a block of records, or the end with their number.
 //!
 //! The first byte of a payload says what it is, and keeps its meaning in all formats. Format 2 added the
-//! time of each transaction and record; files of format 1 are read, but nothing is appended to them.
+//! time of each transaction and record, format 3 sealed contents ([`super::seal`]); files of older formats
+//! are read, but nothing is appended to them.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::record::Moment;
+use super::seal::{DataKeyId, SEAL_BYTES, Vault, Version};
 use super::{Event, Key, Record, Revision};
 
 /// The format that this version writes, and the newest that it reads.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// The oldest format that this version reads.
 pub(super) const FORMAT_OLDEST: u32 = 1;
@@ -45,10 +50,13 @@ const CLOSED: u8 = 2;
 const RECORDS_1: u8 = 3;
 const END: u8 = 4;
 const TRANSACTION: u8 = 5;
-const RECORDS: u8 = 6;
+/// As format 2 had it: contents do not say whether they are sealed.
+const RECORDS_2: u8 = 6;
+const RECORDS: u8 = 7;
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
+const PUT_SEALED: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contents {
@@ -62,35 +70,47 @@ pub(super) enum HeaderError {
     Damaged(&'static str),
 }
 
-pub(super) fn header(contents: Contents, revision: Revision) -> [u8; HEADER_BYTES] {
-    header_of(FORMAT, contents, revision)
+/// What headers of files say in which just these collections are sealed; never 0.
+pub(super) fn sealed_mark(collections: &[&str]) -> u32 {
+    let mut collections = collections.to_vec();
+    collections.sort_unstable();
+    crc32fast::hash(collections.join("/").as_bytes()).max(1)
 }
 
-pub(super) fn header_of(format: u32, contents: Contents, revision: Revision) -> [u8; HEADER_BYTES] {
+pub(super) fn header(contents: Contents, revision: Revision, sealed: u32) -> [u8; HEADER_BYTES] {
+    header_of(FORMAT, contents, revision, sealed)
+}
+
+pub(super) fn header_of(
+    format: u32,
+    contents: Contents,
+    revision: Revision,
+    sealed: u32,
+) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(MAGIC);
     header[8..12].copy_from_slice(&format.to_le_bytes());
     header[12..16].copy_from_slice(&(contents as u32).to_le_bytes());
     header[16..24].copy_from_slice(&revision.to_le_bytes());
+    header[24..28].copy_from_slice(&sealed.to_le_bytes());
     let crc = crc32fast::hash(&header[..28]);
     header[28..].copy_from_slice(&crc.to_le_bytes());
     header
 }
 
-/// The format of the file, if it can be read and is what its name says.
+/// The format of the file and what is sealed in it, if it can be read and is what its name says.
 pub(super) fn check_header(
     header: &[u8; HEADER_BYTES],
     contents: Contents,
     revision: Revision,
-) -> Result<u32, HeaderError> {
+) -> Result<(u32, u32), HeaderError> {
     let mut parser = Parser(header);
     let mut read = || {
         let magic = parser.take(8)?;
         let (format, kind, first) = (parser.u32()?, parser.u32()?, parser.u64()?);
-        parser.u32()?;
-        Some((magic, format, kind, first, parser.u32()?))
+        Some((magic, format, kind, first, parser.u32()?, parser.u32()?))
     };
-    let Some((magic, format, kind, first, crc)) = read() else {
+    let Some((magic, format, kind, first, sealed, crc)) = read() else {
         return Err(HeaderError::Damaged("the header is cut short"));
     };
     if magic != MAGIC || crc != crc32fast::hash(&header[..28]) {
@@ -102,7 +122,7 @@ pub(super) fn check_header(
     if format < FORMAT_OLDEST || kind != contents as u32 || first != revision {
         return Err(HeaderError::Damaged("the header does not belong to a file of this name"));
     }
-    Ok(format)
+    Ok((format, sealed))
 }
 
 /// Appends a frame whose payload `fill` writes.
@@ -139,10 +159,35 @@ fn put_key(buffer: &mut Vec<u8>, key: &Key) {
     put_bytes(buffer, key.name.as_bytes());
 }
 
+fn put_op(record: &Record) -> u8 {
+    if record.data_key().is_some() { PUT_SEALED } else { PUT }
+}
+
+/// Appends the content: `created`, then where its revision is and the JSON, or a data key's id and a box
+/// with the same in it.
 fn put_content(buffer: &mut Vec<u8>, record: &Record) {
     buffer.extend_from_slice(&record.created.to_le_bytes());
-    buffer.extend_from_slice(&to_u64(record.revision_at()).to_le_bytes());
-    put_bytes(buffer, &record.json);
+    let revision_at = to_u64(record.revision_at()).to_le_bytes();
+    let Some(data_key) = record.data_key() else {
+        buffer.extend_from_slice(&revision_at);
+        put_bytes(buffer, &record.json);
+        return;
+    };
+    let length = revision_at.len() + record.json.len();
+    buffer.extend_from_slice(&data_key.id.0);
+    let sealed_length =
+        u32::try_from(length + SEAL_BYTES).expect("transactions are refused long before 4 GiB");
+    buffer.extend_from_slice(&sealed_length.to_le_bytes());
+    let Key { collection, namespace, name } = &record.key;
+    let version = Version {
+        key: KeyText { collection, namespace, name },
+        created: record.created,
+        revision: record.revision,
+    };
+    data_key.seal(&version, buffer, length, |buffer| {
+        buffer.extend_from_slice(&revision_at);
+        buffer.extend_from_slice(&record.json);
+    });
 }
 
 pub(super) fn to_u64(length: usize) -> u64 {
@@ -158,7 +203,7 @@ pub(super) fn put_transaction(buffer: &mut Vec<u8>, flushed: u64, now: Moment, e
         buffer.extend_from_slice(&events.first().map_or(0, |event| event.revision).to_le_bytes());
         buffer.extend_from_slice(&to_u64(events.len()).to_le_bytes());
         for event in events {
-            buffer.push(if event.deleted { DELETE } else { PUT });
+            buffer.push(if event.deleted { DELETE } else { put_op(&event.record) });
             put_key(buffer, &event.record.key);
             if !event.deleted {
                 put_content(buffer, &event.record);
@@ -184,6 +229,7 @@ pub(super) fn put_records<'a>(buffer: &mut Vec<u8>, records: impl ExactSizeItera
             put_key(buffer, &record.key);
             buffer.extend_from_slice(&record.revision.to_le_bytes());
             buffer.extend_from_slice(&record.committed().0.to_le_bytes());
+            buffer.push(put_op(record));
             put_content(buffer, record);
         }
     });
@@ -216,27 +262,61 @@ pub(super) struct KeyText<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Content<'a> {
     pub(super) created: Revision,
-    pub(super) revision_at: usize,
-    pub(super) json: &'a [u8],
+    pub(super) body: Body<'a>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body<'a> {
+    Plain { revision_at: usize, json: &'a [u8] },
+    Sealed { data_key: DataKeyId, sealed: &'a [u8] },
+}
+
+/// What a content turns out to be.
+pub(super) enum Stored {
+    Record(Arc<Record>),
+    /// Its data key is destroyed, because the object was deleted later.
+    Destroyed,
 }
 
 impl std::fmt::Debug for Content<'_> {
     /// Without the content, which may be a Secret's.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Content(created at {}, {} bytes)", self.created, self.json.len())
+        let (what, length) = match self.body {
+            Body::Plain { json, .. } => ("bytes", json.len()),
+            Body::Sealed { sealed, .. } => ("sealed bytes", sealed.len()),
+        };
+        write!(f, "Content(created at {}, {length} {what})", self.created)
     }
 }
 
 impl Content<'_> {
-    /// The record, with bytes of its own.
+    /// The record, with bytes of its own, or what is wrong with it.
     pub(super) fn record(
         &self,
         key: Key,
         revision: Revision,
         committed: Moment,
-    ) -> Option<std::sync::Arc<Record>> {
-        let json = Bytes::copy_from_slice(self.json);
-        Record::stored(key, revision, self.created, committed, json, self.revision_at)
+        vault: Option<&Vault>,
+    ) -> Result<Stored, &'static str> {
+        let (json, revision_at, data_key) = match self.body {
+            Body::Plain { revision_at, json } => (Bytes::copy_from_slice(json), revision_at, None),
+            Body::Sealed { data_key, sealed } => {
+                let Some(data_key) = vault.and_then(|vault| vault.get(data_key)) else {
+                    return Ok(Stored::Destroyed);
+                };
+                let Key { collection, namespace, name } = &key;
+                let version =
+                    Version { key: KeyText { collection, namespace, name }, created: self.created, revision };
+                let opened = data_key.open(&version, sealed).ok_or("a sealed object does not open")?;
+                let mut parser = Parser(&opened);
+                let revision_at = parser.u64().and_then(|at| usize::try_from(at).ok());
+                let revision_at = revision_at.ok_or("a sealed object makes no sense")?;
+                (Bytes::copy_from_slice(parser.0), revision_at, Some(data_key))
+            }
+        };
+        Record::stored(key, revision, self.created, committed, json, revision_at, data_key)
+            .map(Stored::Record)
+            .ok_or("an object's bytes do not carry its revision")
     }
 }
 
@@ -250,9 +330,9 @@ pub(super) struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    /// The record, with bytes of its own.
-    pub(super) fn record(&self, key: Key) -> Option<std::sync::Arc<Record>> {
-        self.content.record(key, self.revision, self.committed)
+    /// The record, with bytes of its own, or what is wrong with it.
+    pub(super) fn record(&self, key: Key, vault: Option<&Vault>) -> Result<Stored, &'static str> {
+        self.content.record(key, self.revision, self.committed, vault)
     }
 }
 
@@ -286,9 +366,8 @@ pub(super) fn parse_log(payload: &[u8]) -> Option<LogFrame<'_>> {
                 let op = parser.u8()?;
                 let key = parser.key()?;
                 let put = match op {
-                    PUT => Some(parser.content()?),
                     DELETE => None,
-                    _ => return None,
+                    op => Some(parser.content(op)?),
                 };
                 writes.push(Logged { revision, key, put });
             }
@@ -304,16 +383,14 @@ pub(super) fn parse_snapshot(payload: &[u8]) -> Option<SnapshotFrame<'_>> {
     let mut parser = Parser(payload);
     let tag = parser.u8()?;
     let frame = match tag {
-        RECORDS | RECORDS_1 => {
+        RECORDS | RECORDS_2 | RECORDS_1 => {
             let count = parser.count()?;
             let mut records = Vec::with_capacity(count);
             for _ in 0..count {
-                records.push(Kept {
-                    key: parser.key()?,
-                    revision: parser.u64()?,
-                    committed: if tag == RECORDS { parser.moment()? } else { Moment::UNKNOWN },
-                    content: parser.content()?,
-                });
+                let (key, revision) = (parser.key()?, parser.u64()?);
+                let committed = if tag == RECORDS_1 { Moment::UNKNOWN } else { parser.moment()? };
+                let op = if tag == RECORDS { parser.u8()? } else { PUT };
+                records.push(Kept { key, revision, committed, content: parser.content(op)? });
             }
             SnapshotFrame::Records(records)
         }
@@ -385,12 +462,17 @@ impl<'a> Parser<'a> {
         Some(KeyText { collection: self.text()?, namespace: self.text()?, name: self.text()? })
     }
 
-    fn content(&mut self) -> Option<Content<'a>> {
-        Some(Content {
-            created: self.u64()?,
-            revision_at: usize::try_from(self.u64()?).ok()?,
-            json: self.bytes()?,
-        })
+    fn content(&mut self, op: u8) -> Option<Content<'a>> {
+        let created = self.u64()?;
+        let body = match op {
+            PUT => Body::Plain { revision_at: usize::try_from(self.u64()?).ok()?, json: self.bytes()? },
+            PUT_SEALED => {
+                let id = self.take(DataKeyId::BYTES)?.try_into().ok()?;
+                Body::Sealed { data_key: DataKeyId(id), sealed: self.bytes()? }
+            }
+            _ => return None,
+        };
+        Some(Content { created, body })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::directory::Directory;
-use super::past::{self, Past, Wanted};
+use super::past::{self, Held, Past, Wanted};
 use super::{Key, ReadError, Record, Revision, Shared};
 
 /// How often reading begins anew because the files it was at were dropped, for which more than all that
@@ -44,6 +44,15 @@ pub enum Content {
 impl Version {
     fn put(record: Arc<Record>) -> Self {
         Self { revision: record.revision, time: record.time(), content: Content::Put(record) }
+    }
+
+    fn held(held: &Held) -> Self {
+        match held {
+            Held::Record(record) => Self::put(record.clone()),
+            Held::Destroyed { revision, committed } => {
+                Self { revision: *revision, time: committed.timestamp(), content: Content::Destroyed }
+            }
+        }
     }
 }
 
@@ -109,10 +118,10 @@ fn in_files(
 ) -> Result<History, ReadError> {
     let until = shared.revision();
     let mut past = Past::open(shared, directory, Wanted::one(key), since)?;
-    let mut versions: Vec<_> = past.records().into_iter().map(Version::put).collect();
+    let mut versions: Vec<_> = past.held().map(Version::held).collect();
     past.advance(until, |step, _| {
-        versions.push(match step.record {
-            Some(record) => Version::put(record),
+        versions.push(match step.held {
+            Some(held) => Version::held(&held),
             None => Version {
                 revision: step.revision,
                 time: step.committed.timestamp(),

@@ -20,6 +20,7 @@
 //! 00000000000000000000.log    a segment: the transactions after the revision that names it
 //! 00000000000000041973.snap   a snapshot: every object at the revision that names it
 //! 00000000000000041973.log    the segment that goes on from there
+//! datakeys                    the keys of sealed objects (`seal`)
 //! ```
 //!
 //! State is the newest snapshot and the segments from there on; what is older is history, dropped
@@ -38,6 +39,7 @@ mod past;
 mod plan;
 mod record;
 mod recover;
+mod seal;
 mod segment;
 mod snapshot;
 mod state;
@@ -59,10 +61,13 @@ use committer::Committer;
 use directory::Directory;
 use plan::Plan;
 use record::Moment;
+use seal::Vault;
 use state::State;
 
 pub use history::{Content, History, Version};
 pub use record::Record;
+pub use seal::key_file::{KeyId, locate};
+pub use seal::rotate::{Keys, Rotation, keys, rotate};
 pub use watch::Watch;
 
 /// Numbers every write of every kind; the first is 1.
@@ -142,7 +147,8 @@ pub struct Event {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The revision lies before the history that is kept. `oldest` is the first that can be read.
+    /// The revision lies before the history that is kept, or what was asked for holds a sealed object that
+    /// was deleted since, which nobody can read any more. From `oldest` on the history is whole.
     #[error("revision {asked} is older than the history, which begins at {oldest}")]
     Expired { asked: Revision, oldest: Revision },
     /// The revision has not happened yet.
@@ -163,6 +169,24 @@ pub enum OpenError {
     Damaged { path: PathBuf, offset: u64, what: String },
     #[error("cannot open {}: {source}", .path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("the data directory {} is encrypted with key {wanted}, but the key file {} is not there; put it back, or name it with --key-file", .directory.display(), .key_file.display())]
+    KeyFileMissing { directory: PathBuf, key_file: PathBuf, wanted: KeyId },
+    #[error("the data directory {} is encrypted with key {wanted}, but the key file {} holds {found}; name the right one with --key-file", .directory.display(), .key_file.display())]
+    WrongKey { directory: PathBuf, key_file: PathBuf, wanted: KeyId, found: String },
+    #[error("the key file {file} can be read by others than its owner (mode {mode:04o}): whoever did so has the key; if nobody did, run `chmod 600 {file}`", file = .path.display())]
+    KeyFileExposed { path: PathBuf, mode: u32 },
+    #[error("the key file {} is damaged: {what}; restore it from a copy", .path.display())]
+    KeyFileDamaged { path: PathBuf, what: String },
+    #[error("cannot write the key file {}: {source}; choose another place with --key-file", .path.display())]
+    KeyFileUnwritable { path: PathBuf, source: std::io::Error },
+    #[error("the key file {} is inside the data directory {}: whoever copies that has the key, too; name one elsewhere with --key-file", .path.display(), .directory.display())]
+    KeyFileInside { path: PathBuf, directory: PathBuf },
+    #[error("there is no place for a key file beside the data directory {}; name one with --key-file", .0.display())]
+    NoPlaceForKeyFile(PathBuf),
+    #[error("the data directory {} is encrypted, and is to be opened without a key file", .0.display())]
+    Sealed(PathBuf),
+    #[error("nothing in the data directory {} is encrypted yet: its first start with this version does that", .0.display())]
+    NothingSealed(PathBuf),
 }
 
 /// How a durable store keeps its files.
@@ -173,6 +197,16 @@ pub struct Options {
     pub clock: Clock,
     /// Bytes of history to keep on disk, besides what the current state needs.
     pub history_bytes: u64,
+    /// `None` writes everything as it is, and opens only what was written so.
+    pub sealing: Option<Sealing>,
+}
+
+/// What is to be encrypted, and with which key.
+#[derive(Clone, Debug)]
+pub struct Sealing {
+    pub collections: Vec<&'static str>,
+    /// Made at the first start, outside the directory. As [`locate`] gives it.
+    pub key_file: PathBuf,
 }
 
 /// The history kept on disk unless told otherwise: 256 MiB.
@@ -230,17 +264,24 @@ struct Shared {
     /// Told whenever `visible` moves.
     moved: Notify,
     closed: AtomicBool,
+    /// `None` if nothing is sealed.
+    vault: Option<Vault>,
 }
 
 impl Shared {
-    fn new(state: State) -> Arc<Self> {
+    fn new(state: State, vault: Option<Vault>) -> Arc<Self> {
         let visible = AtomicU64::new(state.revision());
         Arc::new(Self {
             state: RwLock::new(state),
             visible,
             moved: Notify::new(),
             closed: AtomicBool::new(false),
+            vault,
         })
+    }
+
+    fn vault(&self) -> Option<&Vault> {
+        self.vault.as_ref()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -290,7 +331,7 @@ impl Store {
     /// As [`Store::ephemeral`], with a window of another size.
     #[must_use]
     pub fn ephemeral_with(clock: Clock, limits: &Limits) -> Self {
-        Self(Arc::new(Handle { shared: Shared::new(State::new(limits)), clock, durable: None }))
+        Self(Arc::new(Handle { shared: Shared::new(State::new(limits), None), clock, durable: None }))
     }
 
     /// Opens or creates a durable store; recovers everything that was acknowledged.
@@ -302,9 +343,13 @@ impl Store {
 
     /// As [`Store::open`], with other sizes.
     pub fn open_with(options: &Options, limits: &Limits) -> Result<Self, OpenError> {
-        let recovered = recover::open(&options.directory, limits)?;
-        let shared = Shared::new(recovered.state);
+        let recovered = recover::open(options, limits)?;
+        let shared = Shared::new(recovered.state, recovered.vault);
         let directory = Arc::new(recovered.directory);
+        if recovered.is_to_be_sealed {
+            seal_all(&shared, &directory)
+                .map_err(|source| OpenError::Io { path: options.directory.clone(), source })?;
+        }
         let committer = Committer::start(committer::Parts {
             shared: shared.clone(),
             directory: directory.clone(),
@@ -339,7 +384,7 @@ impl Store {
             return Err(closed());
         }
         let state = self.0.shared.write();
-        let mut plan = Plan::new(&state, writes.len() > 1);
+        let mut plan = Plan::new(&state, None, writes.len() > 1);
         let records = plan.add(&state, writes, self.now())?;
         let events = plan.into_events();
         if !events.is_empty() {
@@ -457,6 +502,19 @@ impl Write {
         };
         json + self.key.namespace.len() + self.key.name.len() + 128
     }
+}
+
+/// Writes everything once more, sealed as it is to be, and overwrites the files of before. If it does not
+/// come to its end, the next start begins anew.
+fn seal_all(shared: &Shared, directory: &Directory) -> std::io::Result<()> {
+    let revision = shared.revision();
+    tracing::warn!(
+        revision,
+        "objects that are to be encrypted were not: writing all anew; the history before is erased"
+    );
+    shared.write().start_saving();
+    snapshot::write(shared, directory, revision, &AtomicBool::new(false))?;
+    directory.erase_before(revision)
 }
 
 fn unwritable(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::directory::Directory;
 use super::feed::Chunk;
-use super::format::{self, Contents, KeyText, LogFrame};
+use super::format::{self, Contents, KeyText, LogFrame, Stored};
 use super::record::Moment;
 use super::recover::{Keys, SnapshotError, read_snapshot};
 use super::segment::{Found, Reader};
@@ -39,8 +39,14 @@ pub(super) async fn list(
         return Err(ReadError::Expired { asked: revision, oldest: evicted });
     };
     let (shared, directory, wanted) = (shared.clone(), directory.clone(), Wanted::range(page.range));
-    let past = blocking(move || Past::open(shared, directory, wanted, revision)).await??;
-    let mut records = past.records();
+    let read = move || {
+        let past = Past::open(shared, directory, wanted, revision)?;
+        if past.holds_destroyed() {
+            return Err(ReadError::Expired { asked: revision, oldest: past.whole_since()? });
+        }
+        Ok(past.records())
+    };
+    let mut records = blocking(read).await??;
     records.retain(|record| page.after.is_none_or(|after| position(record) > after) && (page.keep)(record));
     records.truncate(page.max.unwrap_or(usize::MAX));
     Ok(Listing { revision, records })
@@ -120,6 +126,7 @@ fn before<'a>(
 }
 
 /// Which objects are read: a range, or one object in it.
+#[derive(Clone)]
 pub(super) struct Wanted {
     range: Range,
     name: Option<Arc<str>>,
@@ -149,7 +156,7 @@ pub(super) struct Past {
     wanted: Wanted,
     asked: Revision,
     at: Revision,
-    records: BTreeMap<(Arc<str>, Arc<str>), Arc<Record>>,
+    held: BTreeMap<(Arc<str>, Arc<str>), Held>,
     keys: Keys,
     segment: Revision,
     reader: Reader,
@@ -159,13 +166,37 @@ pub(super) struct Past {
     read_to: Revision,
 }
 
-/// A change of one object: what it became, what it was.
+/// One version of an object, as it is found today.
+#[derive(Clone)]
+pub(super) enum Held {
+    Record(Arc<Record>),
+    /// It was sealed, and its data key went when the object was deleted.
+    Destroyed {
+        revision: Revision,
+        committed: Moment,
+    },
+}
+
+impl Held {
+    fn new(stored: Stored, revision: Revision, committed: Moment) -> Self {
+        match stored {
+            Stored::Record(record) => Self::Record(record),
+            Stored::Destroyed => Self::Destroyed { revision, committed },
+        }
+    }
+
+    fn is_destroyed(&self) -> bool {
+        matches!(self, Self::Destroyed { .. })
+    }
+}
+
+/// A change of one object.
 pub(super) struct Step {
     pub(super) revision: Revision,
     pub(super) committed: Moment,
     position: (Arc<str>, Arc<str>),
-    /// `None` if it was deleted.
-    pub(super) record: Option<Arc<Record>>,
+    /// What it became; `None` if it was deleted.
+    pub(super) held: Option<Held>,
 }
 
 impl Past {
@@ -180,14 +211,16 @@ impl Past {
         let catalog = directory.catalog();
         let base = catalog.base(revision).ok_or_else(expired)?;
         let mut keys = Keys::default();
-        let mut records = BTreeMap::new();
+        let mut held = BTreeMap::new();
         if catalog.snapshots.contains_key(&base) {
             let path = directory.file(Contents::Snapshot, base);
             let is_wanted = |key: &KeyText<'_>| wanted.has(key);
             let result = read_snapshot(&path, is_wanted, |kept| {
-                let record = kept.record(keys.key(&kept.key))?;
-                records.insert((record.key.namespace.clone(), record.key.name.clone()), record);
-                Some(())
+                let key = keys.key(&kept.key);
+                let position = (key.namespace.clone(), key.name.clone());
+                let stored = kept.record(key, shared.vault())?;
+                held.insert(position, Held::new(stored, kept.revision, kept.committed));
+                Ok(())
             });
             match result {
                 Ok(()) => {}
@@ -207,7 +240,7 @@ impl Past {
             wanted,
             asked: revision,
             at: base,
-            records,
+            held,
             keys,
             segment: base,
             reader,
@@ -228,14 +261,14 @@ impl Past {
     pub(super) fn advance(
         &mut self,
         until: Revision,
-        mut take: impl FnMut(Step, Option<Arc<Record>>) -> bool,
+        mut take: impl FnMut(Step, Option<Held>) -> bool,
     ) -> Result<(), ReadError> {
         while self.at < until {
             while let Some(step) = self.steps.pop_front_if(|step| step.revision <= until) {
                 self.at = step.revision;
-                let previous = match &step.record {
-                    Some(record) => self.records.insert(step.position.clone(), record.clone()),
-                    None => self.records.remove(&step.position),
+                let previous = match &step.held {
+                    Some(held) => self.held.insert(step.position.clone(), held.clone()),
+                    None => self.held.remove(&step.position),
                 };
                 if !take(step, previous) {
                     return Ok(());
@@ -249,10 +282,58 @@ impl Past {
         Ok(())
     }
 
-    /// What is there at [`Past::at`].
+    /// What is there at [`Past::at`] and can be read.
     pub(super) fn records(&self) -> Vec<Arc<Record>> {
         let state = self.shared.read();
-        self.records.values().map(|record| present(&state, record.clone())).collect()
+        let records = self.held.values().filter_map(|held| match held {
+            Held::Record(record) => Some(present(&state, record.clone())),
+            Held::Destroyed { .. } => None,
+        });
+        records.collect()
+    }
+
+    /// What is there at [`Past::at`], readable or not.
+    pub(super) fn held(&self) -> impl Iterator<Item = &Held> {
+        self.held.values()
+    }
+
+    fn holds_destroyed(&self) -> bool {
+        self.held.values().any(Held::is_destroyed)
+    }
+
+    /// As [`Past::open`], for who wants to be told of all that happened since: refuses if some of it
+    /// cannot be read any more.
+    pub(super) fn open_to_follow(
+        shared: Arc<Shared>,
+        directory: Arc<Directory>,
+        wanted: Wanted,
+        revision: Revision,
+    ) -> Result<Self, ReadError> {
+        if !shared.vault().is_some_and(|vault| vault.seals(wanted.range.collection)) {
+            return Self::open(shared, directory, wanted, revision);
+        }
+        // Whoever followed up to what cannot be read would come back to just before it, forever.
+        let ahead = Self::open(shared.clone(), directory.clone(), wanted.clone(), revision)?;
+        let oldest = ahead.whole_since()?;
+        if oldest > revision {
+            return Err(ReadError::Expired { asked: revision, oldest });
+        }
+        Self::open(shared, directory, wanted, revision)
+    }
+
+    /// The revision from which on all that is wanted can be read up to the present; where this is if all of
+    /// it can.
+    fn whole_since(mut self) -> Result<Revision, ReadError> {
+        let until = self.shared.revision();
+        let mut since = self.at;
+        self.advance(until, |step, previous| {
+            if [step.held, previous].iter().flatten().any(Held::is_destroyed) {
+                since = step.revision;
+            }
+            true
+        })?;
+        // If there still is one, its deletion is under way.
+        Ok(if self.holds_destroyed() { until + 1 } else { since })
     }
 
     fn read_transaction(&mut self) -> Result<(), ReadError> {
@@ -282,16 +363,19 @@ impl Past {
         for write in writes.into_iter().filter(|write| self.wanted.has(&write.key)) {
             let key = self.keys.key(&write.key);
             let position = (key.namespace.clone(), key.name.clone());
-            let record = match write.put {
+            let held = match write.put {
                 Some(content) => {
-                    let record = content.record(key, write.revision, committed);
-                    let record =
-                        record.ok_or_else(|| damaged("an object's bytes do not carry its revision"))?;
-                    Some(present(&state, record))
+                    let vault = self.shared.vault();
+                    let stored =
+                        match content.record(key, write.revision, committed, vault).map_err(damaged)? {
+                            Stored::Record(record) => Stored::Record(present(&state, record)),
+                            Stored::Destroyed => Stored::Destroyed,
+                        };
+                    Some(Held::new(stored, write.revision, committed))
                 }
                 None => None,
             };
-            self.steps.push_back(Step { revision: write.revision, committed, position, record });
+            self.steps.push_back(Step { revision: write.revision, committed, position, held });
         }
         Ok(())
     }

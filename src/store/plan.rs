@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::record::Moment;
+use super::seal::Vault;
 use super::state::State;
 use super::{Change, CommitError, Event, Expect, Key, Record, Revision, Write};
 
 /// Transactions on top of a state, checked and numbered, not yet applied.
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
+    /// Where keys of new objects come from, if any are sealed.
+    vault: Option<&'a Vault>,
     revision: Revision,
     events: Vec<Event>,
     /// What `events` leave of the keys they touch; empty if nobody will ask.
@@ -16,10 +19,10 @@ pub(super) struct Plan {
     several: bool,
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     /// `several`: whether more than one write will be added.
-    pub(super) fn new(state: &State, several: bool) -> Self {
-        Self { revision: state.revision(), events: Vec::new(), overlay: HashMap::new(), several }
+    pub(super) fn new(state: &State, vault: Option<&'a Vault>, several: bool) -> Self {
+        Self { vault, revision: state.revision(), events: Vec::new(), overlay: HashMap::new(), several }
     }
 
     /// Adds one transaction of the time `now`, whole or not at all. `state` is the one the plan was made for.
@@ -76,11 +79,13 @@ impl Plan {
             (Change::Delete, Some(previous)) => (previous.deleted(revision, now), true),
             (Change::Put { object, encoded }, Some(previous)) => {
                 let key = previous.key.clone();
-                (Record::commit(key, revision, previous.created, now, object, &encoded), false)
+                let data_key = previous.data_key().cloned();
+                (Record::commit(key, revision, previous.created, now, data_key, object, &encoded), false)
             }
             (Change::Put { object, encoded }, None) => {
                 let key = state.share_namespace(key);
-                (Record::commit(key, revision, revision, now, object, &encoded), false)
+                let data_key = self.vault.and_then(|vault| vault.new_key(key.collection));
+                (Record::commit(key, revision, revision, now, data_key, object, &encoded), false)
             }
         };
         self.revision = revision;

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::seal::DataKey;
 use super::{Key, Revision};
 use crate::kind::{Encoded, Object};
 
@@ -40,6 +41,8 @@ pub struct Record {
     pub json: Bytes,
     /// Where in `json` the `resourceVersion` member begins.
     revision_at: usize,
+    /// What this is sealed with in files; `None` if it is not.
+    data_key: Option<Arc<DataKey>>,
     object: OnceLock<Arc<dyn Object>>,
     /// The same content, decoded, at another revision: cheaper to copy than to decode again.
     origin: Option<Arc<dyn Object>>,
@@ -93,6 +96,7 @@ impl Record {
             committed,
             json: json.into(),
             revision_at: self.revision_at,
+            data_key: self.data_key.clone(),
             object: OnceLock::new(),
             origin: self.object.get().or(self.origin.as_ref()).cloned(),
         })
@@ -104,6 +108,7 @@ impl Record {
         revision: Revision,
         created: Revision,
         committed: Moment,
+        data_key: Option<Arc<DataKey>>,
         object: Box<dyn Object>,
         encoded: &Encoded,
     ) -> Arc<Self> {
@@ -114,6 +119,7 @@ impl Record {
             committed,
             json: encoded.with_revision(revision),
             revision_at: encoded.revision_at,
+            data_key,
             object: OnceLock::from(at_revision(object, revision)),
             origin: None,
         })
@@ -127,6 +133,7 @@ impl Record {
         committed: Moment,
         json: Bytes,
         revision_at: usize,
+        data_key: Option<Arc<DataKey>>,
     ) -> Option<Arc<Self>> {
         let digits =
             json.get(revision_at..)?.strip_prefix(MEMBER)?.strip_prefix(revision.to_string().as_bytes())?;
@@ -134,7 +141,36 @@ impl Record {
             return None;
         }
         let (object, origin) = (OnceLock::new(), None);
-        Some(Arc::new(Self { key, revision, created, committed, json, revision_at, object, origin }))
+        Some(Arc::new(Self {
+            key,
+            revision,
+            created,
+            committed,
+            json,
+            revision_at,
+            data_key,
+            object,
+            origin,
+        }))
+    }
+
+    /// The same, to be sealed with `data_key` whenever it is written.
+    pub(super) fn sealed_with(&self, data_key: Arc<DataKey>) -> Arc<Self> {
+        Arc::new(Self {
+            key: self.key.clone(),
+            revision: self.revision,
+            created: self.created,
+            committed: self.committed,
+            json: self.json.clone(),
+            revision_at: self.revision_at,
+            data_key: Some(data_key),
+            object: self.object.clone(),
+            origin: self.origin.clone(),
+        })
+    }
+
+    pub(super) fn data_key(&self) -> Option<&Arc<DataKey>> {
+        self.data_key.as_ref()
     }
 
     pub(super) fn committed(&self) -> Moment {

@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::directory::{Catalog, Directory};
-use super::format::{self, Contents, FORMAT, HeaderError, Kept, KeyText, LogFrame, Logged, SnapshotFrame};
+use super::format::{
+    self, Content, Contents, FORMAT, HeaderError, Kept, KeyText, LogFrame, Logged, SnapshotFrame, Stored,
+};
 use super::record::Moment;
+use super::seal::{Vault, data_keys};
 use super::segment::{Found, Reader, Segment};
 use super::state::State;
-use super::{Key, Limits, OpenError, Revision};
+use super::{Key, Limits, OpenError, Options, Record, Revision, Sealing};
 
 pub(super) struct Recovered {
     pub(super) state: State,
@@ -19,30 +22,46 @@ pub(super) struct Recovered {
     pub(super) segment: Segment,
     /// The revision that names the segment.
     pub(super) segment_base: Revision,
+    /// The keys of what is sealed, if anything is to be.
+    pub(super) vault: Option<Vault>,
+    /// Something lies open in the files that is to be sealed: all must be written anew.
+    pub(super) is_to_be_sealed: bool,
 }
 
-/// Opens `path`, creating it if there is nothing.
+/// Opens the directory, creating it if there is nothing.
 ///
 /// Reads what the state needs, the newest snapshot and the log from there on. Of the older history only
 /// the headers are checked.
-pub(super) fn open(path: &Path, limits: &Limits) -> Result<Recovered, OpenError> {
-    let directory = Directory::hold(path)?;
+pub(super) fn open(options: &Options, limits: &Limits) -> Result<Recovered, OpenError> {
+    let (path, sealing) = (options.directory.as_path(), options.sealing.as_ref());
+    let mut directory = Directory::hold(path)?;
+    directory.sealed = sealing.map_or(0, |sealing| format::sealed_mark(&sealing.collections));
     let catalog = directory.catalog();
-    let format = check_headers(path, &directory, &catalog)?;
-    let mut state = State::new(limits);
+    let found = check_headers(path, &directory, &catalog)?;
+    let vault = Vault::open(path, sealing)?;
+    let mut loaded = Loaded::new(limits, vault.as_ref());
     let io = |source| OpenError::Io { path: path.to_owned(), source };
     if catalog.segments.is_empty() && catalog.snapshots.is_empty() {
+        let Loaded { state, .. } = loaded;
+        if vault.as_ref().is_some_and(|vault| !vault.is_empty()) {
+            // No crash leaves that, and with the keys went what may only have been mislaid.
+            return Err(damaged(
+                data_keys::path(path),
+                0,
+                "the log and snapshots that it belongs to are missing",
+            ));
+        }
+        let vault = begin_sealing(path, sealing, vault, &state)?;
         let segment = directory.create_segment(0, limits.step_bytes).map_err(io)?;
-        return Ok(Recovered { state, directory, segment, segment_base: 0 });
+        return Ok(Recovered { state, directory, segment, segment_base: 0, vault, is_to_be_sealed: false });
     }
     let Some(base) = catalog.base(Revision::MAX) else {
         let first = catalog.segments.keys().next().copied().unwrap_or_default();
         let what = "the snapshot that it goes on from is missing";
         return Err(damaged(directory.file(Contents::Log, first), 0, what));
     };
-    let mut keys = Keys::default();
     if catalog.snapshots.contains_key(&base) {
-        load_snapshot(directory.file(Contents::Snapshot, base), &mut state, &mut keys)?;
+        load_snapshot(directory.file(Contents::Snapshot, base), &mut loaded)?;
     }
     let mut revision = base;
     let mut segment = None;
@@ -53,7 +72,7 @@ pub(super) fn open(path: &Path, limits: &Limits) -> Result<Recovered, OpenError>
             let what = format!("it goes on from revision {start}, but what is before it ends at {revision}");
             return Err(damaged(path, 0, what));
         }
-        let mut replay = Replay { path: &path, state: &mut state, keys: &mut keys, revision };
+        let mut replay = Replay { path: &path, loaded: &mut loaded, revision };
         if start == newest {
             segment = Some(replay.newest(limits)?);
         } else {
@@ -64,21 +83,130 @@ pub(super) fn open(path: &Path, limits: &Limits) -> Result<Recovered, OpenError>
     let Some(mut segment) = segment else {
         return Err(damaged(directory.file(Contents::Log, base), 0, "the file is missing"));
     };
+    if let Some(key) = loaded.destroyed.first() {
+        let Key { collection, namespace, name } = key;
+        let what = match &vault {
+            Some(vault) if vault.is_damaged() => "damaged",
+            Some(_) | None => "missing",
+        };
+        let what = format!("the data key of {collection}/{namespace}/{name} is {what}");
+        return Err(damaged(data_keys::path(path), 0, what));
+    }
+    let Loaded { mut state, .. } = loaded;
     state.opened(revision);
+    let vault = begin_sealing(path, sealing, vault, &state)?;
+    if let Some(vault) = &vault {
+        seal(&mut state, vault).map_err(io)?;
+    }
     let mut segment_base = newest;
-    if format != FORMAT {
+    let is_to_be_sealed = !found.is_sealed;
+    if found.format != FORMAT || is_to_be_sealed {
         // Nothing is appended to a file whose header promises another format.
         segment.trim().map_err(io)?;
         directory.note(Contents::Log, newest, segment.end());
         segment = directory.create_segment(revision, limits.step_bytes).map_err(io)?;
         segment_base = revision;
     }
-    Ok(Recovered { state, directory, segment, segment_base })
+    Ok(Recovered { state, directory, segment, segment_base, vault, is_to_be_sealed })
 }
 
-/// The format of the newest segment.
-fn check_headers(path: &Path, directory: &Directory, catalog: &Catalog) -> Result<u32, OpenError> {
-    let mut newest = FORMAT;
+/// The keys with which sealing goes on, or begins, with none left that no object has.
+fn begin_sealing(
+    path: &Path,
+    sealing: Option<&Sealing>,
+    vault: Option<Vault>,
+    state: &State,
+) -> Result<Option<Vault>, OpenError> {
+    let vault = match (vault, sealing) {
+        (None, Some(sealing)) => Vault::create(path, sealing)?,
+        (Some(vault), _) => vault,
+        (None, None) => return Ok(None),
+    };
+    let live = state.records().filter_map(|record| record.data_key()).map(|key| key.id).collect();
+    let destroyed =
+        vault.retain(&live).map_err(|source| OpenError::Io { path: data_keys::path(path), source })?;
+    if destroyed > 0 {
+        tracing::info!(destroyed, "destroyed data keys that a crash left without their objects");
+    }
+    Ok(Some(vault))
+}
+
+/// Gives a data key to what is to be sealed and has none.
+fn seal(state: &mut State, vault: &Vault) -> io::Result<()> {
+    let lies_open = |record: &&Arc<Record>| record.data_key().is_none();
+    let sealed: Vec<_> = state
+        .records()
+        .filter(lies_open)
+        .filter_map(|record| {
+            vault.new_key(record.key.collection).map(|key| (key.clone(), record.sealed_with(key)))
+        })
+        .collect();
+    let (keys, records): (Vec<_>, Vec<_>) = sealed.into_iter().unzip();
+    vault.keep(&keys)?;
+    for record in records {
+        state.insert(record);
+    }
+    Ok(())
+}
+
+/// What has been read of the state.
+struct Loaded<'a> {
+    state: State,
+    keys: Keys,
+    vault: Option<&'a Vault>,
+    /// Objects whose data key is destroyed: a deletion of each must follow.
+    destroyed: BTreeSet<Key>,
+}
+
+impl<'a> Loaded<'a> {
+    fn new(limits: &Limits, vault: Option<&'a Vault>) -> Self {
+        Self { state: State::new(limits), keys: Keys::default(), vault, destroyed: BTreeSet::new() }
+    }
+
+    fn put(
+        &mut self,
+        key: &KeyText<'_>,
+        revision: Revision,
+        committed: Moment,
+        content: Content<'_>,
+    ) -> Result<(), &'static str> {
+        let key = self.keys.key(key);
+        let stored = self.state.get(&key).map(|record| record.key.clone());
+        let key = stored.unwrap_or(key);
+        match content.record(key.clone(), revision, committed, self.vault)? {
+            Stored::Record(record) => {
+                self.destroyed.remove(&key);
+                self.state.insert(record);
+            }
+            Stored::Destroyed => {
+                self.state.remove(&key);
+                self.destroyed.insert(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it was there.
+    fn delete(&mut self, key: &KeyText<'_>) -> bool {
+        let key = self.keys.key(key);
+        let is_there = self.state.get(&key).is_some();
+        if is_there {
+            self.state.remove(&key);
+        }
+        self.destroyed.remove(&key) || is_there
+    }
+}
+
+/// What the headers of the files say.
+struct Headers {
+    /// Of the newest segment.
+    format: u32,
+    /// Whether in every file that is sealed what is to be.
+    is_sealed: bool,
+}
+
+fn check_headers(path: &Path, directory: &Directory, catalog: &Catalog) -> Result<Headers, OpenError> {
+    let mut found = Headers { format: FORMAT, is_sealed: true };
     let logs = catalog.segments.keys().map(|at| (Contents::Log, *at));
     for (contents, at) in catalog.snapshots.keys().map(|at| (Contents::Snapshot, *at)).chain(logs) {
         let file = directory.file(contents, at);
@@ -86,28 +214,28 @@ fn check_headers(path: &Path, directory: &Directory, catalog: &Catalog) -> Resul
         let header = read.map_err(|source| OpenError::Io { path: file.clone(), source })?;
         let Some(header) = header else { return Err(damaged(file, 0, "the header is cut short")) };
         match format::check_header(&header, contents, at) {
-            Ok(format) => newest = format,
+            Ok((format, sealed)) => {
+                found.format = format;
+                found.is_sealed &= directory.sealed == 0 || sealed == directory.sealed;
+            }
             Err(HeaderError::Newer(found)) => {
                 return Err(OpenError::Newer { path: path.to_owned(), found, known: FORMAT });
             }
             Err(HeaderError::Damaged(what)) => return Err(damaged(file, 0, what)),
         }
     }
-    Ok(newest)
+    Ok(found)
 }
 
 fn damaged(path: PathBuf, offset: u64, what: impl Into<String>) -> OpenError {
     OpenError::Damaged { path, offset, what: what.into() }
 }
 
-fn load_snapshot(path: PathBuf, state: &mut State, keys: &mut Keys) -> Result<(), OpenError> {
+fn load_snapshot(path: PathBuf, loaded: &mut Loaded<'_>) -> Result<(), OpenError> {
     let result = read_snapshot(
         &path,
         |_| true,
-        |kept| {
-            let key = keys.key(&kept.key);
-            kept.record(key).map(|record| state.insert(record))
-        },
+        |kept| loaded.put(&kept.key, kept.revision, kept.committed, kept.content),
     );
     result.map_err(|error| match error {
         SnapshotError::Damaged { offset, what } => damaged(path, offset, what),
@@ -127,12 +255,11 @@ impl From<io::Error> for SnapshotError {
     }
 }
 
-/// Hands the records of a snapshot that `wanted` accepts to `take`, which gives `None` for one that
-/// makes no sense.
+/// Hands the records of a snapshot that `wanted` accepts to `take`, which tells what is wrong with one.
 pub(super) fn read_snapshot(
     path: &Path,
     wanted: impl Fn(&KeyText<'_>) -> bool,
-    mut take: impl FnMut(Kept<'_>) -> Option<()>,
+    mut take: impl FnMut(Kept<'_>) -> Result<(), &'static str>,
 ) -> Result<(), SnapshotError> {
     let mut reader = Reader::open(path)?;
     let mut seen = 0;
@@ -144,8 +271,10 @@ pub(super) fn read_snapshot(
                 Some(SnapshotFrame::Records(records)) => {
                     seen += format::to_u64(records.len());
                     for kept in records {
-                        if wanted(&kept.key) && take(kept).is_none() {
-                            return damaged("an object's bytes do not carry its revision");
+                        if wanted(&kept.key)
+                            && let Err(what) = take(kept)
+                        {
+                            return damaged(what);
                         }
                     }
                 }
@@ -160,10 +289,9 @@ pub(super) fn read_snapshot(
 }
 
 /// Applies a segment to the state.
-struct Replay<'a> {
+struct Replay<'a, 'v> {
     path: &'a Path,
-    state: &'a mut State,
-    keys: &'a mut Keys,
+    loaded: &'a mut Loaded<'v>,
     revision: Revision,
 }
 
@@ -176,7 +304,7 @@ enum End {
     Bad(&'static str),
 }
 
-impl Replay<'_> {
+impl Replay<'_, '_> {
     /// A segment that another follows: all of it was acknowledged.
     fn sealed(&mut self) -> Result<(), OpenError> {
         let mut reader = Reader::open(self.path).map_err(|error| self.io(error))?;
@@ -250,16 +378,10 @@ impl Replay<'_> {
             return Err(format!("revision {first} follows {}", self.revision));
         }
         for Logged { revision, key, put } in writes {
-            let key = self.keys.key(&key);
-            let stored = self.state.get(&key).map(|record| record.key.clone());
-            match (put, stored) {
-                (Some(content), stored) => {
-                    let key = stored.unwrap_or(key);
-                    let record = content.record(key, revision, committed);
-                    self.state.insert(record.ok_or("an object's bytes do not carry its revision")?);
-                }
-                (None, Some(key)) => self.state.remove(&key),
-                (None, None) => return Err(format!("revision {revision} deletes what is not there")),
+            match put {
+                Some(content) => self.loaded.put(&key, revision, committed, content)?,
+                None if self.loaded.delete(&key) => {}
+                None => return Err(format!("revision {revision} deletes what is not there")),
             }
             self.revision = revision;
         }

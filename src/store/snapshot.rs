@@ -34,7 +34,7 @@ pub(super) fn write(
 
 fn write_file(shared: &Shared, directory: &Directory, at: Revision, stop: &AtomicBool) -> io::Result<()> {
     let path = directory.file(Contents::Snapshot, at).with_extension("snap.tmp");
-    let mut output = Output::new(&path, at)?;
+    let mut output = Output::new(&path, &format::header(Contents::Snapshot, at, directory.sealed))?;
     let collections = shared.read().collections();
     for collection in collections {
         let range = Range { collection, namespace: None };
@@ -69,9 +69,9 @@ struct Output {
 }
 
 impl Output {
-    fn new(path: &Path, at: Revision) -> io::Result<Self> {
+    fn new(path: &Path, header: &[u8]) -> io::Result<Self> {
         let file = create(path)?;
-        Ok(Self { file, buffer: format::header(Contents::Snapshot, at).to_vec(), count: 0, bytes: 0 })
+        Ok(Self { file, buffer: header.to_vec(), count: 0, bytes: 0 })
     }
 
     fn records(&mut self, block: &[Arc<Record>]) -> io::Result<()> {

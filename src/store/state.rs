@@ -90,6 +90,14 @@ impl State {
             })
     }
 
+    /// Everything that is stored.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.collections
+            .values()
+            .flat_map(|collection| collection.namespaces.values())
+            .flat_map(Names::values)
+    }
+
     /// Makes events happen, which must be the next in the sequence.
     pub(super) fn apply(&mut self, events: Vec<Event>) -> Applied {
         let mut applied = Applied::default();

@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 
 use super::directory::Directory;
 use super::feed::{Feed, Interest};
-use super::past::{self, Past, Step, Wanted};
-use super::{Event, Range, ReadError, Record, Revision, Shared};
+use super::past::{self, Held, Past, Step, Wanted};
+use super::{Event, Range, ReadError, Revision, Shared};
 
 /// Events given at once, more or less.
 const BATCH_EVENTS: usize = 1024;
@@ -55,7 +55,8 @@ impl Watch {
         if oldest > from {
             let Some(directory) = directory else { return Err(ReadError::Expired { asked: from, oldest }) };
             let (shared, wanted) = (watch.shared.clone(), Wanted::range(&watch.range));
-            let past = past::blocking(move || Past::open(shared, directory, wanted, from)).await??;
+            let past =
+                past::blocking(move || Past::open_to_follow(shared, directory, wanted, from)).await??;
             watch.past = Some(CatchUp::Idle(Box::new(past)));
         }
         Ok(watch)
@@ -168,22 +169,42 @@ impl Drop for Watch {
 fn read_batch(mut past: Box<Past>, until: Revision) -> Batch {
     let mut events = Vec::new();
     let mut bytes = 0;
+    let mut destroyed = None;
     let result = past.advance(until, |step, previous| {
-        if let Some(event) = event(step, previous) {
-            bytes += event.record.json.len();
-            events.push(event);
+        let revision = step.revision;
+        match event(step, previous) {
+            Ok(Some(event)) => {
+                bytes += event.record.json.len();
+                events.push(event);
+            }
+            Ok(None) => {}
+            Err(Destroyed) => destroyed = Some(revision),
         }
-        events.len() < BATCH_EVENTS && bytes < BATCH_BYTES
+        destroyed.is_none() && events.len() < BATCH_EVENTS && bytes < BATCH_BYTES
     });
-    (past, result.map(|()| events))
+    let result = result.and_then(|()| match destroyed {
+        // Whoever comes back from before it is told where to go on.
+        Some(asked) => Err(ReadError::Expired { asked, oldest: until }),
+        None => Ok(events),
+    });
+    (past, result)
 }
 
-fn event(step: Step, previous: Option<Arc<Record>>) -> Option<Event> {
+/// The content went with its data key.
+struct Destroyed;
+
+fn event(step: Step, previous: Option<Held>) -> Result<Option<Event>, Destroyed> {
     let revision = step.revision;
-    let (record, deleted) = match (step.record, &previous) {
-        (Some(record), _) => (record, false),
-        (None, Some(previous)) => (previous.deleted(revision, step.committed), true),
-        (None, None) => return None,
+    let previous = match previous {
+        Some(Held::Record(record)) => Some(record),
+        Some(Held::Destroyed { .. }) => return Err(Destroyed),
+        None => None,
     };
-    Some(Event { revision, record, previous, deleted })
+    let (record, deleted) = match (step.held, &previous) {
+        (Some(Held::Record(record)), _) => (record, false),
+        (Some(Held::Destroyed { .. }), _) => return Err(Destroyed),
+        (None, Some(previous)) => (previous.deleted(revision, step.committed), true),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Event { revision, record, previous, deleted }))
 }

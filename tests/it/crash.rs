@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use coracle::clock::Clock;
 use coracle::kind::Object;
 use coracle::random::Random;
-use coracle::store::{Change, Expect, Key, Limits, Options, Range, Revision, Store, Write};
+use coracle::store::{Change, Expect, Key, Limits, Options, Range, Revision, Sealing, Store, Write};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 const KILLS: u64 = 25;
@@ -23,12 +23,22 @@ const LIMITS: Limits =
     Limits { window_events: 64, window_bytes: 1 << 20, segment_bytes: 32 << 10, step_bytes: 16 << 10 };
 
 fn open(directory: &Path) -> Store {
-    let options = Options { directory: directory.to_owned(), clock: Clock::real(), history_bytes: 256 << 10 };
+    let sealing = Sealing { collections: vec![SEALED], key_file: directory.with_extension("key") };
+    let options = Options {
+        directory: directory.to_owned(),
+        clock: Clock::real(),
+        history_bytes: 256 << 10,
+        sealing: Some(sealing),
+    };
     Store::open_with(&options, &LIMITS).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The collection that is encrypted: `odd` is created and deleted in turn, each time with another key.
+const SEALED: &str = "secrets";
+
 fn key(writer: usize, part: &str) -> Key {
-    Key { collection: "configmaps", namespace: format!("writer{writer}").into(), name: part.into() }
+    let collection = if part == "odd" { SEALED } else { "configmaps" };
+    Key { collection, namespace: format!("writer{writer}").into(), name: part.into() }
 }
 
 fn change(key: &Key, round: u64) -> Change {
@@ -68,15 +78,18 @@ fn writer() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let store = open(Path::new(&directory));
-        let writers = (0..WRITERS).map(|writer| tokio::spawn(storm(store.clone(), writer)));
+        // Before any of them writes: what is encrypted and what is not are listed one after the other.
+        let start = rounds(&store);
+        let writers = (0..WRITERS).map(|writer| {
+            tokio::spawn(storm(store.clone(), writer, start.get(&writer).copied().unwrap_or(0)))
+        });
         for writer in writers.collect::<Vec<_>>() {
             writer.await.unwrap();
         }
     });
 }
 
-async fn storm(store: Store, writer: usize) {
-    let start = rounds(&store).get(&writer).copied().unwrap_or(0);
+async fn storm(store: Store, writer: usize, start: u64) {
     for round in start + 1.. {
         let writes = transaction(&store, writer, round);
         let records = store.commit(writes).await.unwrap();
@@ -93,9 +106,12 @@ async fn storm(store: Store, writer: usize) {
 fn rounds(store: &Store) -> BTreeMap<usize, u64> {
     let mut rounds = BTreeMap::new();
     for writer in 0..WRITERS {
-        let range = Range { collection: "configmaps", namespace: Some(format!("writer{writer}").into()) };
         let mut parts: BTreeMap<String, (u64, Revision)> = BTreeMap::new();
-        for record in store.list(&range, None, None, &|_| true).records {
+        let list = |collection| {
+            let range = Range { collection, namespace: Some(format!("writer{writer}").into()) };
+            store.list(&range, None, None, &|_| true).records
+        };
+        for record in list("configmaps").into_iter().chain(list(SEALED)) {
             let map: ConfigMap = serde_json::from_slice(&record.json).unwrap();
             assert_eq!(map.metadata.resource_version, Some(record.revision.to_string()));
             let round = map.data.unwrap()["round"].parse().unwrap();
@@ -112,6 +128,12 @@ fn rounds(store: &Store) -> BTreeMap<usize, u64> {
         rounds.insert(writer, round);
     }
     rounds
+}
+
+/// The slots of the file of data keys that are not empty.
+fn data_keys(directory: &Path) -> usize {
+    let bytes = std::fs::read(directory.join("datakeys")).unwrap();
+    bytes.chunks(128).skip(1).filter(|slot| slot.iter().any(|byte| *byte != 0)).count()
 }
 
 struct Writer(Child);
@@ -167,10 +189,11 @@ fn kills() {
     println!("CORACLE_SEED={seed}");
     let random = Random::from_seed(seed);
     let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
     let mut acknowledged = Acknowledged::default();
     for kill in 1..=KILLS {
         let before = acknowledged.newest;
-        let mut writer = Writer::start(directory.path());
+        let mut writer = Writer::start(&data);
         let mut lines = BufReader::new(writer.0.stdout.take().unwrap()).lines();
         let mut left = random.below(400);
         while left > 0 {
@@ -187,9 +210,11 @@ fn kills() {
             acknowledged.note(&line.unwrap(), before);
         }
         writer.0.wait().unwrap();
-        let store = open(directory.path());
+        let store = open(&data);
         assert!(store.revision() >= acknowledged.newest, "kill {kill}");
         let found = rounds(&store);
+        let odd = found.values().filter(|round| *round % 2 == 1).count();
+        assert_eq!(data_keys(&data), odd, "kill {kill}: each encrypted object has a key, and nothing else");
         for (writer, round) in &acknowledged.rounds {
             let found = found.get(writer).copied().unwrap_or(0);
             // At most one transaction of each writer was under way.

@@ -10,7 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("random", &[]),
     ("kind", &[]),
-    ("store", &["kind", "clock"]),
+    ("store", &["kind", "clock", "random"]),
     ("apiserver", &["kind", "store", "clock", "random"]),
     ("client", &["kind", "store", "apiserver", "clock"]),
     ("controller", &["kind", "client", "apiserver", "clock", "random"]),
@@ -32,6 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["src/apiserver/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("json_patch", &["src/apiserver/"]),
+    ("ring", &["src/store/seal"]),
     ("prometheus_client", &["src/apiserver/"]),
     ("indicatif", &["src/cli/"]),
 ];

@@ -9,7 +9,7 @@ fn record(name: &str, revision: Revision) -> std::sync::Arc<Record> {
     let mut map = ConfigMap::default();
     map.metadata.name = Some(name.to_owned());
     let encoded = map.encode();
-    Record::commit(key, revision, 3, MOMENT, Box::new(map), &encoded)
+    Record::commit(key, revision, 3, MOMENT, None, Box::new(map), &encoded)
 }
 
 fn transaction() -> Vec<u8> {
@@ -33,10 +33,14 @@ fn a_transaction_comes_back() {
     assert_eq!(writes[1], Logged { revision: 8, key: key("b"), put: None });
     let content = writes[0].put.unwrap();
     let expected = record("a", 7);
-    let read = content.record(expected.key.clone(), 7, committed).unwrap();
-    assert_eq!((read.created, &read.json, read.revision_at()), (3, &expected.json, expected.revision_at()));
+    let read = |revision| content.record(expected.key.clone(), revision, committed, None);
+    let Ok(Stored::Record(record)) = read(7) else { panic!("a record") };
+    assert_eq!(
+        (record.created, &record.json, record.revision_at()),
+        (3, &expected.json, expected.revision_at())
+    );
     // The bytes of another revision are not taken for this one's.
-    assert!(content.record(expected.key.clone(), 70, committed).is_none());
+    assert_eq!(read(70).err(), Some("an object's bytes do not carry its revision"));
     assert!(!format!("{writes:?}").contains("ConfigMap"));
 }
 
@@ -67,15 +71,25 @@ fn no_payload_makes_it_panic() {
 }
 
 #[test]
+fn a_mark_is_of_its_collections() {
+    assert_eq!(sealed_mark(&["a", "b"]), sealed_mark(&["b", "a"]));
+    assert_ne!(sealed_mark(&["a"]), sealed_mark(&["a", "b"]));
+    assert_ne!(sealed_mark(&[]), 0);
+}
+
+#[test]
 fn a_header_tells_what_is_wrong() {
-    let good = header(Contents::Log, 5);
-    assert_eq!(check_header(&good, Contents::Log, 5), Ok(FORMAT));
-    assert_eq!(check_header(&header_of(1, Contents::Log, 5), Contents::Log, 5), Ok(1));
+    let good = header(Contents::Log, 5, 9);
+    assert_eq!(check_header(&good, Contents::Log, 5), Ok((FORMAT, 9)));
+    assert_eq!(check_header(&header_of(1, Contents::Log, 5, 0), Contents::Log, 5), Ok((1, 0)));
     let misplaced = Err(HeaderError::Damaged("the header does not belong to a file of this name"));
     assert_eq!(check_header(&good, Contents::Log, 6), misplaced);
     assert_eq!(check_header(&good, Contents::Snapshot, 5), misplaced);
-    assert_eq!(check_header(&header_of(0, Contents::Log, 5), Contents::Log, 5), misplaced);
-    assert_eq!(check_header(&header_of(7, Contents::Log, 5), Contents::Log, 5), Err(HeaderError::Newer(7)));
+    assert_eq!(check_header(&header_of(0, Contents::Log, 5, 0), Contents::Log, 5), misplaced);
+    assert_eq!(
+        check_header(&header_of(7, Contents::Log, 5, 0), Contents::Log, 5),
+        Err(HeaderError::Newer(7))
+    );
     for at in 0..HEADER_BYTES {
         let mut bad = good;
         bad[at] ^= 4;

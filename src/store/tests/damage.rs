@@ -86,7 +86,7 @@ async fn a_write_torn_in_its_middle_is_cut_off() {
         let mut map = k8s_openapi::api::core::v1::ConfigMap::default();
         map.metadata.name = Some(key.name.to_string());
         let encoded = map.encode();
-        let record = Record::commit(key, first, first, Moment(0), Box::new(map), &encoded);
+        let record = Record::commit(key, first, first, Moment(0), None, Box::new(map), &encoded);
         [crate::store::Event { revision: first, record, previous: None, deleted: false }]
     };
     let mut batch = Vec::new();
@@ -221,10 +221,10 @@ async fn a_newer_format_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     write_some(directory.path()).await;
     let mut bytes = std::fs::read(log(directory.path())).unwrap();
-    bytes[..HEADER_BYTES].copy_from_slice(&format::header_of(3, Contents::Log, 0));
+    bytes[..HEADER_BYTES].copy_from_slice(&format::header_of(4, Contents::Log, 0, 0));
     std::fs::write(log(directory.path()), bytes).unwrap();
     let message = format!(
-        "the data directory {} was written by a newer Coracle (format 3, this one reads 2); use that version",
+        "the data directory {} was written by a newer Coracle (format 4, this one reads 3); use that version",
         directory.path().display()
     );
     assert_eq!(try_open(directory.path()).err().unwrap().to_string(), message);

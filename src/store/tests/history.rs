@@ -131,7 +131,8 @@ async fn check_page(store: &Store, revision: Revision, state: &BTreeMap<Key, Str
 }
 
 fn on_disk(directory: &Path, limits: &Limits, history_bytes: u64) -> impl Fn() -> Store {
-    let options = Options { directory: directory.to_owned(), clock: Clock::real(), history_bytes };
+    let options =
+        Options { directory: directory.to_owned(), clock: Clock::real(), history_bytes, sealing: None };
     move || Store::open_with(&options, limits).unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 mod damage;
 mod history;
+mod sealing;
 mod transactions;
 mod versions;
 mod watching;
@@ -24,7 +25,7 @@ const ROOMY: Limits =
     Limits { window_events: 1 << 20, window_bytes: 1 << 30, segment_bytes: 1 << 30, step_bytes: 4096 };
 
 fn options(directory: &Path) -> Options {
-    Options { directory: directory.to_owned(), clock: Clock::real(), history_bytes: 1 << 30 }
+    Options { directory: directory.to_owned(), clock: Clock::real(), history_bytes: 1 << 30, sealing: None }
 }
 
 fn ephemeral() -> Store {

@@ -73,8 +73,12 @@ async fn what_left_the_window_is_said_to_be_missing() {
 async fn times_outlive_the_process() {
     for limits in [&ROOMY, &TINY] {
         let directory = tempfile::tempdir().unwrap();
-        let options =
-            |history_bytes| Options { directory: directory.path().to_owned(), clock: clock(), history_bytes };
+        let options = |history_bytes| Options {
+            directory: directory.path().to_owned(),
+            clock: clock(),
+            history_bytes,
+            sealing: None,
+        };
         let store = Store::open_with(&options(1 << 30), limits).unwrap();
         live(&store).await;
         for i in 0..40 {
@@ -123,7 +127,12 @@ async fn a_directory_of_format_1_is_taken_over() {
         names.push(entry.file_name().into_string().unwrap());
     }
     assert!(names.iter().any(|name| name.ends_with(".snap")), "{names:?}");
-    let options = Options { directory: directory.path().to_owned(), clock: clock(), history_bytes: 1 << 30 };
+    let options = Options {
+        directory: directory.path().to_owned(),
+        clock: clock(),
+        history_bytes: 1 << 30,
+        sealing: None,
+    };
     let store = Store::open_with(&options, &TINY).unwrap();
     let before = store.revision();
     let listed_before = listed(&store, &all());
@@ -148,5 +157,5 @@ async fn a_directory_of_format_1_is_taken_over() {
     assert_eq!(store.get(&key("ns", "b")).unwrap().time(), None);
     assert_eq!(store.history(&key("ns", "a")).await.unwrap().since, 0);
     let header = |name: &str| std::fs::read(directory.path().join(name)).unwrap()[8];
-    assert_eq!(header(&format!("{before:020}.log")), 2);
+    assert_eq!(header(&format!("{before:020}.log")), 3);
 }
