@@ -2,6 +2,7 @@
 
 mod bench;
 mod image;
+mod key;
 mod progress;
 mod run;
 mod up;
@@ -42,6 +43,7 @@ enum Command {
     Up(up::Up),
     Run(run::Run),
     Image(image::Image),
+    Key(key::Key),
     Bench(bench::Bench),
 }
 
@@ -51,6 +53,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Up(up) => up.run().map(|()| 0),
         Command::Run(run) => run.run(),
         Command::Image(image) => image.run().map(|()| 0),
+        Command::Key(key) => key.run().map(|()| 0),
         Command::Bench(bench) => bench.run().map(|()| 0),
     }
 }
@@ -94,6 +97,20 @@ impl DataDir {
             format!("cannot tell the user's data directory ({error}); name one with --data-dir")
         })?;
         Ok(base.data_dir().join("coracle"))
+    }
+}
+
+/// Where the key is that Secrets are encrypted with.
+#[derive(clap::Args, Clone, Debug)]
+struct KeyFile {
+    /// The key that Secrets are encrypted with [default: the data directory's path with .key appended]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl KeyFile {
+    fn path(&self, data_dir: &Path) -> Result<PathBuf, Failure> {
+        Ok(crate::store::locate(data_dir, self.key_file.as_deref())?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Progress;
-use super::{DataDir, Failure, READY_WITHIN};
+use super::{DataDir, Failure, KeyFile, READY_WITHIN};
 use crate::apiserver::kubeconfig;
 use crate::cluster::{Cluster, Config};
 use crate::store;
@@ -34,8 +34,10 @@ pub(super) struct Up {
     sim_nodes: u32,
     #[command(flatten)]
     data_dir: DataDir,
+    #[command(flatten)]
+    key_file: KeyFile,
     /// Keep everything in memory and nothing afterwards
-    #[arg(long, conflicts_with = "data_dir")]
+    #[arg(long, conflicts_with_all = ["data_dir", "key_file"])]
     ephemeral: bool,
     /// Where the API is served; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:6443")]
@@ -54,6 +56,7 @@ impl Up {
         let data_dir = if self.ephemeral { None } else { Some(self.data_dir.path()?) };
         let config = Config {
             data_dir: data_dir.clone(),
+            key_file: self.key_file.key_file.clone(),
             history_bytes: self.history_bytes,
             listen: Some(self.listen),
             nodes: self.nodes,

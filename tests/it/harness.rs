@@ -77,6 +77,18 @@ impl Up {
     pub(crate) fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.start_again();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// The same command again on the same data, after [`Up::stop`].
+    pub(crate) fn start_again(&mut self) {
         (self.child, self.url) = spawn(&self.arguments, &self.kubeconfig);
     }
 

@@ -12,6 +12,7 @@ mod kubectl;
 mod pods;
 mod reload;
 mod restart;
+mod sealing;
 mod simulated;
 mod tidy;
 mod virtual_time;
