@@ -98,6 +98,11 @@ struct Resource {
     name: String,
     singular_name: &'static str,
     namespaced: bool,
+    /// Of `kind`, if it is not that of the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'static str>,
     kind: &'static str,
     verbs: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -303,21 +308,29 @@ fn resources(kind: &Kind) -> Vec<Resource> {
         name: kind.plural.to_owned(),
         singular_name: kind.singular,
         namespaced: kind.is_namespaced(),
+        group: None,
+        version: None,
         kind: kind.kind,
         verbs: kind.verbs.to_vec(),
         short_names: kind.short_names.to_vec(),
         categories: kind.categories.to_vec(),
         storage_version_hash: stores(kind).then(|| storage_version_hash(kind)),
     }];
-    all.extend(kind.subresources.iter().map(|subresource| Resource {
-        name: format!("{}/{}", kind.plural, subresource.name()),
-        singular_name: "",
-        namespaced: kind.is_namespaced(),
-        kind: response_kind(kind, *subresource).kind,
-        verbs: subresource_verbs(*subresource).to_vec(),
-        short_names: Vec::new(),
-        categories: Vec::new(),
-        storage_version_hash: None,
+    all.extend(kind.subresources.iter().map(|subresource| {
+        let response = response_kind(kind, *subresource);
+        let is_foreign = response.group != kind.group;
+        Resource {
+            name: format!("{}/{}", kind.plural, subresource.name()),
+            singular_name: "",
+            namespaced: kind.is_namespaced(),
+            group: is_foreign.then_some(response.group),
+            version: is_foreign.then_some(response.version),
+            kind: response.kind,
+            verbs: subresource_verbs(*subresource).to_vec(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            storage_version_hash: None,
+        }
     }));
     all
 }
@@ -347,11 +360,14 @@ fn aggregated_resource(kind: &'static Kind) -> AggregatedResource {
 
 /// What a subresource takes or answers.
 fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
-    let kind_name = match subresource {
-        Subresource::Status | Subresource::Log | Subresource::Finalize => kind.kind,
-        Subresource::Binding => "Binding",
+    let (group, version, kind) = match subresource {
+        Subresource::Status | Subresource::Log | Subresource::Finalize => {
+            (kind.group, kind.version, kind.kind)
+        }
+        Subresource::Binding => (kind.group, kind.version, "Binding"),
+        Subresource::History => ("coracle.dev", "v1", "ObjectHistory"),
     };
-    ResponseKind { group: kind.group, version: kind.version, kind: kind_name }
+    ResponseKind { group, version, kind }
 }
 
 /// Whether objects of the kind are kept, rather than acted upon as a Binding is.

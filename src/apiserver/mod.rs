@@ -25,6 +25,7 @@ pub mod watch;
 mod admission;
 mod continue_token;
 mod filter;
+mod history;
 mod patch;
 mod strategic;
 mod types;

@@ -203,7 +203,7 @@ pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
     match subresource {
         Subresource::Status => &["get", "patch", "update"],
         Subresource::Binding => &["create"],
-        Subresource::Log => &["get"],
+        Subresource::Log | Subresource::History => &["get"],
         Subresource::Finalize => &["update"],
     }
 }

@@ -299,7 +299,7 @@ impl EventWriter {
 
 /// The complete JSON of a stored object, as `kind` shows it: its own bytes, but for a kind that is stored as
 /// another.
-fn whole(kind: &'static Kind, record: &Record) -> Bytes {
+pub(super) fn whole(kind: &'static Kind, record: &Record) -> Bytes {
     match kind.stored_as {
         None => record.json.clone(),
         Some(_) => {

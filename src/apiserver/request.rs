@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
 use super::authn::User;
 use crate::kind::{Kind, Object, Subresource};
-use crate::store::Record;
+use crate::store::{History, Record};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -124,6 +124,8 @@ pub enum Response {
     Status(Status),
     /// Log text.
     Text(LogStream),
+    /// The versions of one object, at least one.
+    History(History),
     /// With texts for `Warning:` headers.
     Warned {
         warnings: Vec<String>,

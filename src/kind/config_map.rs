@@ -7,10 +7,11 @@ use super::content::{ContentHash, Hasher};
 use super::field::{Errors, Path};
 use super::table::{self, Cell};
 use super::validation::{data_key, each};
-use super::{Kind, Strategy};
+use super::{Kind, Strategy, Subresource};
 
 pub static KIND: Kind = Kind {
     short_names: &["cm"],
+    subresources: &[Subresource::History],
     columns: &[
         table::NAME,
         table::described(

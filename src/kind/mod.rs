@@ -92,6 +92,8 @@ pub enum Subresource {
     Log,
     /// `namespaces/finalize`: the only way to change `spec.finalizers`.
     Finalize,
+    /// Every version of the object that is kept, which is ours; needs [`Strategy::content_hash`].
+    History,
 }
 
 impl Subresource {
@@ -103,6 +105,7 @@ impl Subresource {
             Self::Binding => "binding",
             Self::Log => "log",
             Self::Finalize => "finalize",
+            Self::History => "history",
         }
     }
 }

@@ -11,9 +11,10 @@ use super::content::{ContentHash, Hasher};
 use super::field::{Errors, Path};
 use super::table::{self, Cell};
 use super::validation::{data_key, each, immutable};
-use super::{Kind, Strategy};
+use super::{Kind, Strategy, Subresource};
 
 pub static KIND: Kind = Kind {
+    subresources: &[Subresource::History],
     columns: &[
         table::NAME,
         table::described(

@@ -12,7 +12,7 @@ fn entries_have_the_order_that_scripts_look_for() {
     let document = Discovery::new(ONE).group_version("", "v1").unwrap();
     assert_eq!(
         text(&document),
-        r#"{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"configmaps","singularName":"configmap","namespaced":true,"kind":"ConfigMap","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["cm"],"storageVersionHash":"qFsyl6wFWjQ="}]}"#
+        r#"{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"configmaps","singularName":"configmap","namespaced":true,"kind":"ConfigMap","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["cm"],"storageVersionHash":"qFsyl6wFWjQ="},{"name":"configmaps/history","singularName":"","namespaced":true,"group":"coracle.dev","version":"v1","kind":"ObjectHistory","verbs":["get"]}]}"#
     );
     assert_eq!(document.etag.len(), 66);
 }
@@ -22,7 +22,7 @@ fn the_aggregated_form_says_all_at_once() {
     let discovery = Discovery::new(ONE);
     assert_eq!(
         text(&discovery.aggregated(true, "v2")),
-        r#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","metadata":{},"items":[{"metadata":{"creationTimestamp":null},"versions":[{"version":"v1","resources":[{"resource":"configmaps","responseKind":{"group":"","version":"v1","kind":"ConfigMap"},"scope":"Namespaced","singularResource":"configmap","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["cm"]}],"freshness":"Current"}]}]}"#
+        r#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","metadata":{},"items":[{"metadata":{"creationTimestamp":null},"versions":[{"version":"v1","resources":[{"resource":"configmaps","responseKind":{"group":"","version":"v1","kind":"ConfigMap"},"scope":"Namespaced","singularResource":"configmap","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["cm"],"subresources":[{"subresource":"history","responseKind":{"group":"coracle.dev","version":"v1","kind":"ObjectHistory"},"verbs":["get"]}]}],"freshness":"Current"}]}]}"#
     );
     assert!(text(&discovery.aggregated(false, "v2beta1")).ends_with(r#""metadata":{},"items":[]}"#));
 }

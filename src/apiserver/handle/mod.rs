@@ -10,6 +10,7 @@
 mod create;
 mod delete;
 mod get;
+mod history;
 mod list;
 mod log;
 mod patch;
@@ -155,6 +156,7 @@ impl Api {
             }
             (Some(Subresource::Binding), Verb::Create) => api.bind(&target, &options, body).await,
             (Some(Subresource::Log), Verb::Get) => api.log(&target, &options).await,
+            (Some(Subresource::History), Verb::Get) => api.history(&target, &options).await,
             (Some(_), _) => Err(Error::method_not_allowed(kind)),
         }
     }

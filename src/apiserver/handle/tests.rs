@@ -1,6 +1,7 @@
 //! The verbs against a real store in memory.
 
 mod delete;
+mod history;
 mod list;
 mod pods;
 mod watch;
@@ -50,8 +51,13 @@ impl World {
     fn request(&self, verb: Verb, plural: &str, name: Option<&str>, body: Value) -> Request {
         let (plural, subresource) = plural.split_once('/').unwrap_or((plural, ""));
         let kind = kind::ALL.iter().copied().find(|kind| kind.plural == plural).unwrap();
-        let subresources =
-            [Subresource::Status, Subresource::Binding, Subresource::Log, Subresource::Finalize];
+        let subresources = [
+            Subresource::Status,
+            Subresource::Binding,
+            Subresource::Log,
+            Subresource::Finalize,
+            Subresource::History,
+        ];
         Request {
             user: User::admin(),
             verb,
@@ -132,6 +138,12 @@ fn value(response: Response) -> Value {
             })
         }
         Response::Text(_) => json!("text"),
+        Response::History(history) => {
+            let kind = kind::by_path("", "v1", "configmaps").unwrap();
+            let whole: Vec<u8> =
+                crate::apiserver::history::pieces(kind, history).flatten().flatten().collect();
+            serde_json::from_slice(&whole).unwrap()
+        }
         Response::Watch(_) => panic!("watches are read by their own tests"),
     }
 }

@@ -22,6 +22,7 @@ use super::body::{Body, Pieces};
 use super::documents::Documents;
 use crate::apiserver::authn::{self, Identity, User};
 use crate::apiserver::authz;
+use crate::apiserver::history;
 use crate::apiserver::metrics::{Labels, Metrics};
 use crate::apiserver::negotiate::{self, Accepted, Encoding, Form};
 use crate::apiserver::path::{self, Query, Refusal, Route, Target};
@@ -190,7 +191,7 @@ impl Exchange<'_> {
     {
         let Target { verb, kind, subresource, namespace, name } = target;
         let is_log = subresource == Some(Subresource::Log);
-        let accepted = if is_log {
+        let mut accepted = if is_log {
             Accepted::DEFAULT
         } else {
             negotiate::resource(self.header(header::ACCEPT), verb == Verb::Watch)?
@@ -198,6 +199,10 @@ impl Exchange<'_> {
         let include = table::include(
             self.query.get("includeObject").filter(|_| matches!(accepted.form, Form::Table(_))),
         )?;
+        if subresource == Some(Subresource::History) {
+            // It is no object of its kind, so there are no other forms of it.
+            accepted.form = Form::AsIs;
+        }
         let view = View { form: accepted.form, include, clock: self.context.clock };
         let options = path::options(self.query)?;
         let endless = verb == Verb::Watch || (is_log && options.log.follow);
@@ -252,6 +257,7 @@ impl Exchange<'_> {
                 let pieces = log_pieces(log, self.context.stop.clone(), guard);
                 Ok(headed(200, "text/plain", Body::stream(pieces, None)))
             }
+            Response::History(history) => self.pieces(history::pieces(kind, history), accepted),
             Response::Warned { warnings, response } => {
                 let mut answer = self.respond(*response, verb, kind, accepted, view)?;
                 for warning in &warnings {
@@ -279,6 +285,21 @@ impl Exchange<'_> {
         let pieces = stream::iter(std::iter::from_fn(move || writer.next_piece().map(Pieces::from_iter)));
         let answer = headed(200, "application/json", Body::stream(pieces, bytes));
         Ok(if gzips { gzipped(answer) } else { answer })
+    }
+
+    /// An answer that is JSON in pieces, whose number of bytes is not known beforehand.
+    fn pieces(
+        &self,
+        pieces: impl Iterator<Item = Vec<Bytes>> + Send + 'static,
+        accepted: Accepted,
+    ) -> Result<Answer, Error> {
+        if accepted.encoding == Encoding::Yaml || accepted.pretty {
+            let whole: Vec<u8> = pieces.flatten().flatten().collect();
+            return self.json(200, whole.into(), accepted);
+        }
+        let pieces = stream::iter(pieces.map(Pieces::from_iter));
+        let answer = headed(200, "application/json", Body::stream(pieces, None));
+        Ok(if self.takes_gzip() { gzipped(answer) } else { answer })
     }
 
     /// An answer that is one piece of JSON, in the encoding that was asked for.

@@ -283,6 +283,28 @@ async fn unknown_fields_are_warned_of() {
 }
 
 #[tokio::test]
+async fn a_history_is_json_or_yaml_and_nothing_else() {
+    let harness = harness().await;
+    create(&harness.api, Some("n"), config_map("a", 1)).await;
+    let path = format!("{MAPS}/a/history");
+    let table = "Accept: application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    for accept in [table, "Accept: application/json;pretty=1", "Accept: */*"] {
+        let reply = harness.ask(&format!("GET {path}"), &[accept], b"").await;
+        assert_eq!((reply.code, reply.header("content-type")), (200, "application/json"), "{accept}");
+        let history = reply.json();
+        assert_eq!(history["kind"], "ObjectHistory");
+        assert_eq!(history["items"].as_array().unwrap().len(), 1);
+        assert_eq!(history["items"][0]["object"], harness.get(&format!("{MAPS}/a")).await.json());
+    }
+    let yaml = harness.ask(&format!("GET {path}"), &["Accept: application/yaml"], b"").await;
+    assert!(yaml.text().contains("kind: ObjectHistory\n"), "{}", yaml.text());
+    for method in ["PUT", "DELETE", "PATCH"] {
+        assert_eq!(harness.ask(&format!("{method} {path}"), &[], b"").await.code, 405, "{method}");
+    }
+    assert_eq!(harness.get("/api/v1/namespaces/n/services/a/history").await.code, 404);
+}
+
+#[tokio::test]
 async fn a_table_has_columns_and_rows() {
     let harness = harness().await;
     create(&harness.api, Some("n"), config_map("a", 1)).await;

@@ -180,6 +180,12 @@ fn capitalized(word: &str) -> String {
 }
 
 fn answer(operation: &Operation<'_>) -> Value {
+    if operation.subresource == Some(Subresource::History) {
+        // No schema: it is ours, and `apiserver/history.rs` says what is in it.
+        let schema = json!({ "schema": { "type": "object" } });
+        let content = json!({ "application/json": schema, "application/yaml": schema });
+        return json!({ "description": "OK", "content": content });
+    }
     if operation.gives.is_empty() {
         return json!({
             "description": "OK",
