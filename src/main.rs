@@ -11,8 +11,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            // One line, with every cause: what was attempted, on what, and why it failed.
-            eprintln!("coracle: {}", cli::one_line(&*error));
+            cli::tell(&*error);
             ExitCode::FAILURE
         }
     }

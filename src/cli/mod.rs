@@ -1,6 +1,7 @@
 //! The command line: one file a command. A contract that tests and users rely on.
 
 mod bench;
+mod config;
 mod image;
 mod key;
 mod progress;
@@ -44,6 +45,7 @@ enum Command {
     Run(run::Run),
     Image(image::Image),
     Key(key::Key),
+    Config(config::Config),
     Bench(bench::Bench),
 }
 
@@ -54,6 +56,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Run(run) => run.run(),
         Command::Image(image) => image.run().map(|()| 0),
         Command::Key(key) => key.run().map(|()| 0),
+        Command::Config(config) => config.run(),
         Command::Bench(bench) => bench.run().map(|()| 0),
     }
 }
@@ -62,6 +65,11 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
 pub fn install_tracing() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+}
+
+/// Says on one line why a command failed: what was attempted, on what, and every cause.
+pub fn tell(error: &(dyn Error + 'static)) {
+    eprintln!("coracle: {}", one_line(error));
 }
 
 /// An error and its causes as one line.
@@ -89,6 +97,11 @@ struct DataDir {
 }
 
 impl DataDir {
+    /// Whether the user chose it.
+    fn is_named(&self) -> bool {
+        self.data_dir.is_some()
+    }
+
     fn path(&self) -> Result<PathBuf, Failure> {
         if let Some(path) = &self.data_dir {
             return Ok(path.clone());

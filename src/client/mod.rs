@@ -1,8 +1,10 @@
 //! The same verbs, typed: how the control plane's own parts speak to the API.
 //!
-//! Today's client is in process: it hands [`Request`] values to the one door, so nothing it does
-//! bypasses defaults, validation or authorization, and objects cross without being encoded. A
-//! remote one will speak HTTPS behind the same methods when nodes live elsewhere.
+//! [`Client`] is in process: it hands [`Request`] values to the one door, so nothing it does bypasses
+//! defaults, validation or authorization, and objects cross without being encoded. [`remote`] speaks
+//! HTTPS, for commands about a cluster that runs elsewhere.
+
+pub mod remote;
 
 mod recorder;
 mod watcher;

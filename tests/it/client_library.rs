@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::harness::{DEADLINE, Up};
 
-async fn client(up: &Up) -> Client {
+pub(crate) async fn client(up: &Up) -> Client {
     let kubeconfig = Kubeconfig::read_from(&up.kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()

@@ -5,6 +5,7 @@ mod harness;
 
 mod client_library;
 mod config;
+mod config_history;
 mod control_plane;
 mod crash;
 mod guest;

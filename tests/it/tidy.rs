@@ -33,6 +33,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/", "src/main.rs"]),
     ("json_patch", &["src/apiserver/"]),
     ("ring", &["src/store/seal"]),
+    ("kube", &["src/client/remote.rs", "src/apiserver/http/tests.rs"]),
+    ("similar", &["src/cli/config/"]),
     ("prometheus_client", &["src/apiserver/"]),
     ("indicatif", &["src/cli/"]),
 ];
