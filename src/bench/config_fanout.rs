@@ -55,7 +55,8 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
     report.condition("code", "run");
     report.condition("client", "in process");
     let scratch = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
-    let config = Config { data_dir: options.durable.then(|| scratch.clone()), nodes, ..Config::default() };
+    let config =
+        Config { data_dir: options.durable.then(|| scratch.join("data")), nodes, ..Config::default() };
     let cluster = Cluster::start(config).await?;
     let measured = async {
         cluster.ready().await?;
