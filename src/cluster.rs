@@ -136,7 +136,13 @@ impl Cluster {
         let pki = Pki::load_or_create_for(pki_dir.as_deref(), clock, &names).map_err(StartError::Pki)?;
         let logs = Logs::default();
         let node_access = Arc::new(NodeLogs { logs: logs.clone(), clock });
-        let api = Api::new(Parts { store: store.clone(), clock, random: random.clone(), nodes: node_access });
+        let api = Api::new(Parts {
+            store: store.clone(),
+            clock,
+            random: random.clone(),
+            nodes: node_access,
+            tokens: pki.tokens(),
+        });
 
         let server = match config.listen {
             Some(address) => {
@@ -148,7 +154,8 @@ impl Cluster {
         let api_address = server.as_ref().map_or(NOWHERE, Server::address);
 
         let manager = Client::new(api.clone(), User::component("kube-controller-manager"));
-        let settings = controller::Config { ca_pem: pki.ca_pem().to_owned(), api_address };
+        let settings =
+            controller::Config { ca_pem: pki.ca_pem().to_owned(), api_address, tokens: pki.tokens() };
         let admin = Client::new(api.clone(), User::admin());
         controller::bootstrap(&admin, &settings).await.map_err(StartError::Bootstrap)?;
         let recorder = Recorder::start(manager.clone(), clock, "controller-manager", None);

@@ -4,6 +4,7 @@
 //! The one place behind the verbs that knows kinds. Each rule is upstream's admission plugin of the
 //! same name; quota and limit ranges are to come here, after the rest.
 
+mod api_access;
 mod namespace;
 mod pod;
 mod secret;
@@ -19,6 +20,7 @@ use super::status::Error;
 use crate::clock::Clock;
 use crate::kind::object::downcast_arc;
 use crate::kind::{Kind, Object, Typed};
+use crate::random::Random;
 use crate::store::{Key, Range, Record, Store, Write};
 
 pub(super) use namespace::{finalized, has_spec_finalizers, mark_terminating};
@@ -27,6 +29,7 @@ pub(super) use namespace::{finalized, has_spec_finalizers, mark_terminating};
 pub(super) struct Admission<'a> {
     pub(super) store: &'a Store,
     pub(super) clock: &'a Clock,
+    pub(super) random: &'a Random,
     pub(super) user: &'a User,
     pub(super) kind: &'static Kind,
     /// The URL's.

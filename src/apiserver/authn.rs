@@ -1,42 +1,50 @@
 //! Who is speaking.
 
+use std::collections::BTreeMap;
+
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// An authenticated user. A client certificate's CN is the name, its O the groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An authenticated user. A client certificate's CN is the name, its O the groups; a token's are those
+/// of its service account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     pub name: String,
+    /// Empty if the name is all there is.
+    pub uid: String,
     pub groups: Vec<String>,
+    /// What else the credentials say, by name.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
+    /// A user who is known by name and groups.
+    #[must_use]
+    pub fn named(name: impl Into<String>, groups: Vec<String>) -> Self {
+        Self { name: name.into(), groups, ..Self::default() }
+    }
+
     /// One of the control plane's own parts, such as `system:kube-scheduler`.
     #[must_use]
     pub fn component(name: &str) -> Self {
-        Self { name: format!("system:{name}"), groups: vec!["system:authenticated".into()] }
+        Self::named(format!("system:{name}"), vec!["system:authenticated".into()])
     }
 
     /// The kubelet of `node`.
     #[must_use]
     pub fn node(node: &str) -> Self {
-        Self {
-            name: format!("system:node:{node}"),
-            groups: vec!["system:nodes".into(), "system:authenticated".into()],
-        }
+        let groups = vec!["system:nodes".into(), "system:authenticated".into()];
+        Self::named(format!("system:node:{node}"), groups)
     }
 
     /// Whoever holds the cluster's kubeconfig.
     #[must_use]
     pub fn admin() -> Self {
-        Self {
-            name: "kubernetes-admin".into(),
-            groups: vec!["system:masters".into(), "system:authenticated".into()],
-        }
+        Self::named("kubernetes-admin", vec!["system:masters".into(), "system:authenticated".into()])
     }
 
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()] }
+        Self::named("system:anonymous", vec!["system:unauthenticated".into()])
     }
 
     /// The user that a certificate (DER), already verified, names; `None` if it names nobody.
@@ -52,7 +60,7 @@ impl User {
         let mut groups: Vec<String> =
             organizations.filter_map(|group| Some(group.as_str().ok()?.to_owned())).collect();
         groups.push("system:authenticated".to_owned());
-        Some(Self { name, groups })
+        Some(Self::named(name, groups))
     }
 
     /// Whether the user is of `group`.
@@ -72,20 +80,27 @@ pub enum Identity {
     Bad,
 }
 
-/// The speaker of one request: by certificate, else nobody in particular. `None` is for credentials
-/// that are not valid (BEHAVIOURS 18.1): there are no tokens yet, so every token is one.
+/// The speaker of one request: by certificate, else by token, else nobody in particular. `None` is for
+/// credentials that are not valid (BEHAVIOURS 18.1). `bearer` says whose a token is.
 #[must_use]
-pub fn authenticate(identity: &Identity, authorization: Option<&str>) -> Option<User> {
-    let has_token = authorization.is_some_and(|value| {
-        let scheme = value.trim_start().split(' ').next().unwrap_or_default();
-        scheme.eq_ignore_ascii_case("bearer")
-    });
-    match identity {
-        Identity::User(user) => Some(user.clone()),
-        Identity::Bad => None,
-        Identity::None if has_token => None,
-        Identity::None => Some(User::anonymous()),
+pub fn authenticate(
+    identity: &Identity,
+    authorization: Option<&str>,
+    bearer: impl FnOnce(&str) -> Option<User>,
+) -> Option<User> {
+    match (identity, authorization.and_then(token)) {
+        (Identity::User(user), _) => Some(user.clone()),
+        (Identity::None | Identity::Bad, Some(token)) => bearer(token),
+        (Identity::Bad, None) => None,
+        (Identity::None, None) => Some(User::anonymous()),
     }
+}
+
+/// The token in an `Authorization` header; a scheme without one is as good as no header.
+fn token(authorization: &str) -> Option<&str> {
+    let mut words = authorization.trim().split(' ');
+    let scheme = words.next()?;
+    words.next().filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
 #[cfg(test)]
@@ -94,15 +109,25 @@ mod tests {
 
     #[test]
     fn credentials_that_are_not_valid_are_not_the_same_as_none() {
-        let admin = User::admin();
+        // BEHAVIOURS 18.1.
+        let (admin, account) = (User::admin(), User::named("a", Vec::new()));
+        let known = |token: &str| (token == "known").then(|| User::named("a", Vec::new()));
         for (identity, authorization, expected) in [
             (Identity::None, None, Some(User::anonymous())),
             (Identity::None, Some("Bearer x"), None),
-            (Identity::None, Some("Basic x"), Some(User::anonymous())),
+            (Identity::None, Some(" bearer known more"), Some(account.clone())),
+            (Identity::None, Some("Bearer"), Some(User::anonymous())),
+            (Identity::None, Some("Basic known"), Some(User::anonymous())),
             (Identity::Bad, None, None),
+            (Identity::Bad, Some("Bearer x"), None),
+            (Identity::Bad, Some("Bearer known"), Some(account)),
             (Identity::User(admin.clone()), Some("Bearer x"), Some(admin)),
         ] {
-            assert_eq!(authenticate(&identity, authorization), expected, "{identity:?} {authorization:?}");
+            assert_eq!(
+                authenticate(&identity, authorization, known),
+                expected,
+                "{identity:?} {authorization:?}"
+            );
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Who may do what (BEHAVIOURS 5.4, 18).
 //!
-//! Today's rules are few and fixed: masters, nodes and the control plane's own parts; everybody else
-//! is denied. Roles and bindings are to be read here, behind the same two functions.
+//! Today's rules are few and fixed: masters, nodes and the control plane's own parts; everybody else,
+//! service accounts among them, may discover what there is and ask who they are. Roles and bindings are to be read here, behind the same two functions.
 
 use super::authn::User;
 use super::request::Verb;
 use super::status::Error;
-use crate::kind::{Kind, Subresource};
+use crate::kind::{Kind, Subresource, self_subject_review};
 
 const MASTERS: &str = "system:masters";
 const NODES: &str = "system:nodes";
 const AUTHENTICATED: &str = "system:authenticated";
+const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 const NODE_PREFIX: &str = "system:node:";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
@@ -63,6 +64,7 @@ pub fn authorize(
     name: Option<&str>,
 ) -> Result<(), Error> {
     let allowed = user.groups.iter().any(|group| group == MASTERS)
+        || asks_about_itself(user, verb, kind)
         || node_of(user).is_some_and(|node| node_may(node, verb, kind, subresource, namespace, name))
         || match user.name.as_str() {
             // Garbage and namespaces are collected whatever their kind.
@@ -79,12 +81,20 @@ pub fn authorize_path(user: &User, verb: &str, path: &str) -> Result<(), Error> 
         |root: &str| path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
     let public = ["/healthz", "/livez", "/readyz", "/version"];
     let discovery = ["/api", "/apis", "/openapi"];
+    // Whoever is given a token may check others' (upstream's `system:service-account-issuer-discovery`).
+    let issuer = ["/.well-known/openid-configuration", "/openid/v1/jwks"];
     let member = |group: &str| user.groups.iter().any(|one| one == group);
     let reads = matches!(verb, "get" | "head");
     let allowed = member(MASTERS)
         || reads && public.iter().any(|root| below(root))
-        || reads && member(AUTHENTICATED) && discovery.iter().any(|root| below(root));
+        || reads && member(AUTHENTICATED) && discovery.iter().any(|root| below(root))
+        || reads && member(SERVICE_ACCOUNTS) && issuer.contains(&path.trim_end_matches('/'));
     if allowed { Ok(()) } else { Err(Error::forbidden_path(&user.name, verb, path)) }
+}
+
+/// Whether somebody who is known asks what that is (upstream's `system:basic-user`).
+fn asks_about_itself(user: &User, verb: Verb, kind: &Kind) -> bool {
+    verb == Verb::Create && *kind == self_subject_review::KIND && user.is_in(AUTHENTICATED)
 }
 
 fn is_read(verb: Verb) -> bool {
@@ -111,6 +121,7 @@ fn node_may(
         ("pods", Some(Subresource::Status)) => matches!(verb, Verb::Get | Verb::Update | Verb::Patch),
         ("pods", None) => verb == Verb::Delete,
         ("events", None) => is_write(verb),
+        ("serviceaccounts", Some(Subresource::Token)) | ("tokenreviews", None) => verb == Verb::Create,
         _ => false,
     }
 }
@@ -159,7 +170,7 @@ mod tests {
 
     #[test]
     fn strangers_are_denied_in_kubernetes_words() {
-        let user = User { name: "u".into(), groups: vec![AUTHENTICATED.into()] };
+        let user = User::named("u", vec![AUTHENTICATED.into()]);
         for (verb, namespace, name, message) in [
             (
                 Verb::List,
@@ -192,8 +203,32 @@ mod tests {
     }
 
     #[test]
+    fn who_is_known_may_ask_who_that_is() {
+        use crate::kind::{service_account, token_review};
+        let account = User::named("a", vec![SERVICE_ACCOUNTS.into(), AUTHENTICATED.into()]);
+        let token = Some(Subresource::Token);
+        for (user, kind, subresource, expected) in [
+            (&account, &self_subject_review::KIND, None, true),
+            (&User::anonymous(), &self_subject_review::KIND, None, false),
+            (&account, &token_review::KIND, None, false),
+            (&account, &service_account::KIND, token, false),
+            (&User::admin(), &token_review::KIND, None, true),
+            (&User::node("a"), &token_review::KIND, None, true),
+            (&User::node("a"), &service_account::KIND, token, true),
+            (&User::node("a"), &service_account::KIND, None, false),
+        ] {
+            let allowed = authorize(user, Verb::Create, kind, subresource, Some("n"), Some("x")).is_ok();
+            assert_eq!(allowed, expected, "{} {kind:?} {subresource:?}", user.name);
+        }
+    }
+
+    #[test]
     fn paths_are_public_discovery_or_for_masters() {
-        let known = User { name: "u".into(), groups: vec![AUTHENTICATED.into()] };
+        let known = User::named("u", vec![AUTHENTICATED.into()]);
+        let account = User::named("a", vec![SERVICE_ACCOUNTS.into(), AUTHENTICATED.into()]);
+        for path in ["/openid/v1/jwks", "/.well-known/openid-configuration", "/apis"] {
+            assert!(authorize_path(&account, "get", path).is_ok(), "{path}");
+        }
         for (path, anonymous, authenticated) in [
             ("/version", true, true),
             ("/healthz", true, true),
@@ -203,6 +238,7 @@ mod tests {
             ("/openapi/v3", false, true),
             ("/metrics", false, false),
             ("/apisx", false, false),
+            ("/openid/v1/jwks", false, false),
         ] {
             assert_eq!(authorize_path(&User::anonymous(), "get", path).is_ok(), anonymous, "{path}");
             assert_eq!(authorize_path(&known, "get", path).is_ok(), authenticated, "{path}");

@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::path::subresource_verbs;
-use crate::kind::{Kind, Scope, Subresource};
+use crate::kind::{Kind, Scope, Subresource, token_request};
 
 /// A document that is sent as it is, with the tag by which clients ask whether it changed.
 #[derive(Clone, Debug)]
@@ -366,6 +366,9 @@ fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
         }
         Subresource::Binding => (kind.group, kind.version, "Binding"),
         Subresource::History => ("coracle.dev", "v1", "ObjectHistory"),
+        Subresource::Token => {
+            (token_request::KIND.group, token_request::KIND.version, token_request::KIND.kind)
+        }
     };
     ResponseKind { group, version, kind }
 }

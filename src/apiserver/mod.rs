@@ -19,6 +19,7 @@ pub mod render;
 pub mod request;
 pub mod status;
 pub mod table;
+pub mod token;
 pub mod version;
 pub mod watch;
 

@@ -6,7 +6,7 @@ use super::request::Verb;
 use super::status::Error;
 use crate::kind::{self, Kind, Subresource};
 
-pub use query::{Query, options};
+pub use query::{Query, decode_path as decode, options};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,10 @@ pub enum Document {
     /// `/healthz`, `/livez`, `/readyz`, with the one check that is asked for.
     Health(&'static str, Option<String>),
     Metrics,
+    /// `/.well-known/openid-configuration`: who issues tokens, and where their keys are.
+    OpenIdConfiguration,
+    /// `/openid/v1/jwks`: the keys by which tokens are known.
+    TokenKeys,
 }
 
 /// Why a URL leads nowhere.
@@ -100,6 +104,8 @@ fn document(segments: &[&str]) -> Option<Document> {
         ["livez", check @ ..] => Document::Health("livez", one_check(check)?),
         ["readyz", check @ ..] => Document::Health("readyz", one_check(check)?),
         ["metrics"] => Document::Metrics,
+        [".well-known", "openid-configuration"] => Document::OpenIdConfiguration,
+        ["openid", "v1", "jwks"] => Document::TokenKeys,
         _ => return None,
     })
 }
@@ -202,7 +208,7 @@ fn verb(
 pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
     match subresource {
         Subresource::Status => &["get", "patch", "update"],
-        Subresource::Binding => &["create"],
+        Subresource::Binding | Subresource::Token => &["create"],
         Subresource::Log | Subresource::History => &["get"],
         Subresource::Finalize => &["update"],
     }

@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use rcgen::{
@@ -22,6 +23,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authn::User;
 use super::kubeconfig;
+use super::token::SigningKey;
 use crate::clock::Clock;
 
 /// The names by which the server is reached from inside the cluster and from its machine; the machine's
@@ -71,6 +73,7 @@ pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
     server: Pair,
     admin: Pair,
+    tokens: Arc<SigningKey>,
     clock: Clock,
 }
 
@@ -139,13 +142,20 @@ impl Pki {
                 admin
             }
         };
-        Ok(Self { ca, issuer, server, admin, clock })
+        let tokens = Arc::new(SigningKey::load_or_create(dir)?);
+        Ok(Self { ca, issuer, server, admin, tokens, clock })
     }
 
     /// The authority's certificate, by which clients know the server.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca.certificate
+    }
+
+    /// The key that signs the tokens of service accounts. It does not expire.
+    #[must_use]
+    pub fn tokens(&self) -> Arc<SigningKey> {
+        Arc::clone(&self.tokens)
     }
 
     /// A certificate and key for `user`, both PEM. The administrator's stay the same, others are made

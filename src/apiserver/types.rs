@@ -35,14 +35,13 @@ pub(super) enum Shape {
 /// Fields by name, of each type by its full name.
 struct Types {
     structs: BTreeMap<String, BTreeMap<String, Shape>>,
-    /// The full name of each kind's type, by its place in [`kind::ALL`].
+    /// The full name of each kind's type, by its place in [`served`].
     roots: Vec<Shape>,
 }
 
 static TYPES: LazyLock<Types> = LazyLock::new(|| {
     let mut generator = SchemaGenerator::default();
-    let roots = kind::ALL
-        .iter()
+    let roots = served()
         .map(|kind| shape(Value::from((kind.schema)(&mut generator)).as_object().unwrap_or(&Map::new())))
         .collect();
     let structs = generator
@@ -60,10 +59,15 @@ static TYPES: LazyLock<Types> = LazyLock::new(|| {
     Types { structs, roots }
 });
 
+/// Every kind that a body may be of.
+fn served() -> impl Iterator<Item = &'static Kind> {
+    kind::ALL.iter().chain(kind::OF_SUBRESOURCES).copied()
+}
+
 impl Shape {
     /// The type of a kind's objects.
     pub(super) fn of_kind(kind: &Kind) -> &'static Self {
-        let at = kind::ALL.iter().position(|one| *one == kind);
+        let at = served().position(|one| one == kind);
         at.and_then(|at| TYPES.roots.get(at)).unwrap_or(&Self::Any)
     }
 

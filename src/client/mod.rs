@@ -11,7 +11,8 @@ mod watcher;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Binding, Namespace, ObjectReference, Pod};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Binding, Namespace, ObjectReference, Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
@@ -227,6 +228,24 @@ impl Client {
         request.subresource = Some(Subresource::Binding);
         request.body = Body::Object(Box::new(binding));
         self.api.handle(request).await.map(drop)
+    }
+
+    /// A token of a service account, in the status of the answer.
+    pub async fn create_token(
+        &self,
+        namespace: &str,
+        account: &str,
+        request: TokenRequest,
+    ) -> Result<TokenRequest> {
+        let mut door = self.request(Verb::Create, kind::of::<ServiceAccount>(), namespace, Some(account));
+        door.subresource = Some(Subresource::Token);
+        door.body = Body::Object(Box::new(request));
+        match self.answer(door).await? {
+            Response::Object { object, .. } => {
+                Ok(*object.into_any().downcast().expect("a TokenRequest is answered with one"))
+            }
+            _ => unreachable!("a TokenRequest is answered with one"),
+        }
     }
 
     /// The log of a pod's container, as `pods/log` gives it.

@@ -17,6 +17,7 @@ pub mod queue;
 pub mod root_ca;
 pub mod service_account;
 pub mod snapshot;
+pub mod token_secret;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use bootstrap::bootstrap;
 pub use snapshot::{Index, Key, KindRef, Snapshot};
 
+use crate::apiserver::token::SigningKey;
 use crate::client::{Client, Recorder};
 use crate::clock::Clock;
 use crate::kind::{Object, Subresource};
@@ -41,6 +43,8 @@ pub struct Config {
     pub ca_pem: String,
     /// Where the API server listens, as `kubernetes` in `default` points to it.
     pub api_address: SocketAddr,
+    /// Signs the tokens that lie in Secrets.
+    pub tokens: Arc<SigningKey>,
 }
 
 /// A change of one object, as the watches tell it.
@@ -114,7 +118,6 @@ impl Decision {
 }
 
 /// One thing to do. A missing object is as good as a deleted one, an existing one as a created one.
-#[derive(Debug)]
 pub enum Action {
     Create(KindRef, Box<dyn Object>),
     /// PUT of the object or of a subresource, on the condition of its `resourceVersion`.
@@ -140,13 +143,33 @@ pub enum Action {
     },
 }
 
+impl std::fmt::Debug for Action {
+    /// Names objects without their content, which may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Create(kind, object) => write!(f, "Create({:?})", Key::to(*kind, &**object)),
+            Self::Update(kind, object, part) => {
+                write!(f, "Update({:?}, {part:?})", Key::to(*kind, &**object))
+            }
+            Self::Patch(key, _) => write!(f, "Patch({key:?})"),
+            Self::Delete { key, uid, .. } => write!(f, "Delete({key:?}, {uid})"),
+            Self::DeleteCollection(kind, namespace) => write!(f, "DeleteCollection({kind:?}, {namespace})"),
+            Self::RequireAbsent(key, uid) => write!(f, "RequireAbsent({key:?}, {uid:?})"),
+            Self::RequireEmpty(namespace) => write!(f, "RequireEmpty({namespace})"),
+            Self::Warn { reason, message, .. } => write!(f, "Warn({reason}, {message})"),
+        }
+    }
+}
+
 /// Every controller. Each is one line here.
 fn all(config: &Config) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(bootstrap::ApiService::new(config)),
         Box::new(namespace::Namespaces),
-        Box::new(service_account::ServiceAccounts),
+        // Before the account: pods wait for that, and need the authority too.
         Box::new(root_ca::RootCa::new(config)),
+        Box::new(service_account::ServiceAccounts),
+        Box::new(token_secret::TokenSecrets::new(config)),
         Box::new(garbage::Garbage),
         Box::new(pod_collector::PodCollector),
         Box::new(event_ttl::EventTtl),

@@ -35,8 +35,11 @@ pub mod priority_class;
 pub mod resource_quota;
 pub mod runtime_class;
 pub mod secret;
+pub mod self_subject_review;
 pub mod service;
 pub mod service_account;
+pub mod token_request;
+pub mod token_review;
 
 #[cfg(test)]
 mod fixture;
@@ -65,12 +68,17 @@ pub static ALL: &[&Kind] = &[
     &secret::KIND,
     &service_account::KIND,
     &service::KIND,
+    &self_subject_review::KIND,
+    &token_review::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
     &event_v1::KIND,
     &runtime_class::KIND,
     &priority_class::KIND,
 ];
+
+/// Kinds that only a subresource takes and answers.
+pub static OF_SUBRESOURCES: &[&Kind] = &[&token_request::KIND];
 
 /// Where objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +89,7 @@ pub enum Scope {
 
 /// A path under an object that has a meaning of its own.
 ///
-/// `scale`, `exec`, `attach`, `portforward`, `proxy`, `eviction` and `token` belong here too; they
+/// `scale`, `exec`, `attach`, `portforward`, `proxy` and `eviction` belong here too; they
 /// come with the issues that serve them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subresource {
@@ -94,6 +102,8 @@ pub enum Subresource {
     Finalize,
     /// Every version of the object that is kept, which is ours; needs [`Strategy::content_hash`].
     History,
+    /// `serviceaccounts/token`: makes a token of the account.
+    Token,
 }
 
 impl Subresource {
@@ -106,6 +116,7 @@ impl Subresource {
             Self::Log => "log",
             Self::Finalize => "finalize",
             Self::History => "history",
+            Self::Token => "token",
         }
     }
 }
@@ -188,7 +199,8 @@ impl Kind {
         Self { list_kind: <S::Object as ListableResource>::LIST_KIND, ..kind }
     }
 
-    /// A namespaced kind that can only be created: its objects are acted upon, not kept.
+    /// A namespaced kind that can only be created: its objects are acted upon, not kept. They need no
+    /// name.
     #[must_use]
     pub const fn create_only<S: Strategy>(strategy: &'static S, singular: &'static str) -> Self {
         Self { verbs: &["create"], ..Self::new(strategy, singular, Scope::Namespaced) }

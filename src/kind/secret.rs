@@ -37,6 +37,8 @@ pub static KIND: Kind = Kind {
 
 /// Names the ServiceAccount that a `kubernetes.io/service-account-token` Secret is for.
 pub const SERVICE_ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+/// The type of such a Secret.
+pub const SERVICE_ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
 
 /// The hash of the type and `data`; [`super::content`] says of what exactly, and who must not see it.
 #[must_use]
@@ -109,7 +111,7 @@ impl Strategy for Rules {
 fn validate_type(secret: &Secret, path: &Path, errors: &mut Errors) {
     let value = |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|value| &value.0);
     match secret.type_.as_deref().unwrap_or_default() {
-        "kubernetes.io/service-account-token" => {
+        SERVICE_ACCOUNT_TOKEN => {
             let name = secret.metadata.annotations.as_ref().and_then(|map| map.get(SERVICE_ACCOUNT_NAME));
             if name.is_none_or(String::is_empty) {
                 errors.required(&Path::new("metadata.annotations").key(SERVICE_ACCOUNT_NAME), "");

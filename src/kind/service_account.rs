@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, ServiceAccount};
 
 use super::table::{self, Cell};
-use super::{Kind, Strategy};
+use super::{Kind, Strategy, Subresource};
 
 pub static KIND: Kind = Kind {
     short_names: &["sa"],
+    subresources: &[Subresource::Token],
     columns: &[
         table::NAME,
         table::described(

@@ -36,8 +36,15 @@ async fn cluster(nodes: u32) -> Cluster {
     let clock = Clock::starting_at(jiff::Timestamp::from_second(1_700_000_000).unwrap());
     let random = Random::from_seed(1);
     let store = Store::ephemeral(clock);
-    let api =
-        Api::new(crate::apiserver::Parts { store, clock, random: random.clone(), nodes: Arc::new(NoLogs) });
+    let tokens = Arc::new(crate::apiserver::token::SigningKey::generate().unwrap());
+    let nodes_access = Arc::new(NoLogs);
+    let api = Api::new(crate::apiserver::Parts {
+        store,
+        clock,
+        random: random.clone(),
+        nodes: nodes_access,
+        tokens,
+    });
     let client = Client::new(api.clone(), User::admin());
     for name in ["default", "kube-node-lease"] {
         let mut namespace = Namespace::default();

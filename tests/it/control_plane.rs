@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coracle::apiserver::authn::User;
 use coracle::apiserver::request::{LogOptions, LogStream};
+use coracle::apiserver::token::SigningKey;
 use coracle::apiserver::{Api, Error, NodeAccess, Parts};
 use coracle::client::{Client, DeleteOptions, Event, Recorder, Select};
 use coracle::clock::{self, Clock};
@@ -46,16 +47,18 @@ impl Plane {
     async fn start(seed: u64) -> Self {
         let clock = Clock::starting_at("2025-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
         let random = Random::from_seed(seed);
+        let tokens = Arc::new(SigningKey::generate().unwrap());
         let api = Api::new(Parts {
             store: Store::ephemeral(clock),
             clock,
             random: random.clone(),
             nodes: Arc::new(NoNodes),
+            tokens: Arc::clone(&tokens),
         });
         let manager = Client::new(api.clone(), User::component("kube-controller-manager"));
         let placer = Client::new(api.clone(), User::component("kube-scheduler"));
-        let config =
-            Config { ca_pem: "the authority".into(), api_address: SocketAddr::from(([127, 0, 0, 1], 6443)) };
+        let api_address = SocketAddr::from(([127, 0, 0, 1], 6443));
+        let config = Config { ca_pem: "the authority".into(), api_address, tokens };
         bootstrap(&manager, &config).await.unwrap();
         let recorder = Recorder::start(manager.clone(), clock, "controllermanager", None);
         let controllers = Controllers::start(manager.clone(), recorder, clock, &config);

@@ -28,6 +28,8 @@ metadata:
   annotations: {note: "a \"quoted\" one"}
 spec:
   restartPolicy: Never
+  # kubectl calls every pod "configured" to whose volumes the server has added one.
+  automountServiceAccountToken: false
   containers:
   - name: main
     image: env:v1

@@ -32,7 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["src/apiserver/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("json_patch", &["src/apiserver/"]),
-    ("ring", &["src/store/seal"]),
+    ("ring", &["src/apiserver/token/", "src/store/seal"]),
     ("kube", &["src/client/remote.rs", "src/apiserver/http/tests.rs"]),
     ("similar", &["src/cli/config/"]),
     ("prometheus_client", &["src/apiserver/"]),

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, ServiceAccount, Toleration};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 
-use super::Admission;
+use super::{Admission, api_access};
 use crate::apiserver::status::Error;
 use crate::store::Range;
 
@@ -58,6 +58,9 @@ async fn service_account(admission: &Admission<'_>, spec: &mut PodSpec) -> Resul
     };
     spec.service_account_name = Some(name.clone());
     spec.service_account = Some(name);
+    if api_access::is_wanted(spec, &account) {
+        api_access::mount(spec, || admission.random.name_suffix(api_access::SUFFIX_CHARS));
+    }
     if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
         spec.image_pull_secrets.clone_from(&account.image_pull_secrets);
     }

@@ -52,6 +52,7 @@ impl Inner {
         let admission = Admission {
             store: &self.store,
             clock: &self.clock,
+            random: &self.random,
             user: &target.user,
             kind,
             namespace: target.namespace.as_deref(),

@@ -86,6 +86,7 @@ impl Inner {
         let admission = Admission {
             store: &self.store,
             clock: &self.clock,
+            random: &self.random,
             user: &target.user,
             kind,
             namespace: target.namespace.as_deref(),

@@ -15,6 +15,8 @@ mod list;
 mod log;
 mod patch;
 mod pod_binding;
+mod review;
+mod token;
 mod update;
 
 #[cfg(test)]
@@ -31,6 +33,7 @@ use super::authn::User;
 use super::authz;
 use super::request::{LogOptions, LogStream, Request, Response, Verb};
 use super::status::Error;
+use super::token::SigningKey;
 use crate::clock::Clock;
 use crate::kind::field::{Errors, Path};
 use crate::kind::{self, Kind, Object, Subresource};
@@ -60,6 +63,7 @@ struct Inner {
     clock: Clock,
     random: Random,
     nodes: Arc<dyn NodeAccess>,
+    tokens: Arc<SigningKey>,
     /// Held from choosing an address or port until it is committed, so that none is given twice.
     allocation: tokio::sync::Mutex<()>,
 }
@@ -70,6 +74,8 @@ pub struct Parts {
     pub clock: Clock,
     pub random: Random,
     pub nodes: Arc<dyn NodeAccess>,
+    /// Signs the tokens of service accounts.
+    pub tokens: Arc<SigningKey>,
 }
 
 /// What a request is about.
@@ -117,14 +123,27 @@ pub fn decoded(kind: &'static Kind, record: &Record) -> Arc<dyn Object> {
 impl Api {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, clock, random, nodes } = parts;
-        Self(Arc::new(Inner { store, clock, random, nodes, allocation: tokio::sync::Mutex::default() }))
+        let Parts { store, clock, random, nodes, tokens } = parts;
+        let allocation = tokio::sync::Mutex::default();
+        Self(Arc::new(Inner { store, clock, random, nodes, tokens, allocation }))
     }
 
     /// The newest revision that readers can see.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.0.store.revision()
+    }
+
+    /// The user who bears `token`; `None` if it is not valid (BEHAVIOURS 18.1).
+    #[must_use]
+    pub fn bearer(&self, token: &str) -> Option<User> {
+        self.0.bearer(token)
+    }
+
+    /// The keys by which others know the cluster's tokens, as a JSON Web Key Set.
+    #[must_use]
+    pub fn token_keys(&self) -> String {
+        self.0.tokens.public_set()
     }
 
     /// Answers one request.
@@ -140,6 +159,7 @@ impl Api {
             (None, Verb::List) => api.list(&target, &options).await,
             (None, Verb::Watch) => api.watch(&target, &options).await,
             (None, Verb::Create) if pod_binding::is_binding(kind) => api.bind(&target, &options, body).await,
+            (None, Verb::Create) if review::is_review(kind) => api.review(&target, &options, body),
             (None, Verb::Create) => api.create(&target, &options, body).await,
             (None, Verb::Update) => api.update(&target, &options, body, Part::Main).await,
             (None, Verb::Patch) => api.patch(&target, &options, body, Part::Main).await,
@@ -155,6 +175,7 @@ impl Api {
                 api.update(&target, &options, body, Part::Finalize).await
             }
             (Some(Subresource::Binding), Verb::Create) => api.bind(&target, &options, body).await,
+            (Some(Subresource::Token), Verb::Create) => api.make_token(&target, &options, body),
             (Some(Subresource::Log), Verb::Get) => api.log(&target, &options).await,
             (Some(Subresource::History), Verb::Get) => api.history(&target, &options).await,
             (Some(_), _) => Err(Error::method_not_allowed(kind)),

@@ -4,6 +4,7 @@ mod delete;
 mod history;
 mod list;
 mod pods;
+mod tokens;
 mod watch;
 mod write;
 
@@ -41,6 +42,7 @@ impl World {
             clock,
             random: Random::from_seed(1),
             nodes: Arc::new(NoNodes),
+            tokens: Arc::new(SigningKey::generate().unwrap()),
         };
         let world = Self { api: Api::new(parts), clock };
         world.create("namespaces", json!({"metadata": {"name": "n"}})).await.unwrap();
@@ -51,18 +53,11 @@ impl World {
     fn request(&self, verb: Verb, plural: &str, name: Option<&str>, body: Value) -> Request {
         let (plural, subresource) = plural.split_once('/').unwrap_or((plural, ""));
         let kind = kind::ALL.iter().copied().find(|kind| kind.plural == plural).unwrap();
-        let subresources = [
-            Subresource::Status,
-            Subresource::Binding,
-            Subresource::Log,
-            Subresource::Finalize,
-            Subresource::History,
-        ];
         Request {
             user: User::admin(),
             verb,
             kind,
-            subresource: subresources.into_iter().find(|one| one.name() == subresource),
+            subresource: kind.subresources.iter().copied().find(|one| one.name() == subresource),
             namespace: kind.is_namespaced().then(|| "n".to_owned()),
             name: name.map(str::to_owned),
             options: Options::default(),

@@ -9,7 +9,7 @@ use crate::apiserver::discovery::{self, Discovery};
 use crate::apiserver::negotiate::{self, Encoding};
 use crate::apiserver::openapi::OpenApi;
 use crate::apiserver::path::{Document, Query, Refusal};
-use crate::apiserver::{health, metrics, render, version};
+use crate::apiserver::{health, metrics, render, token, version};
 use crate::kind::Kind;
 
 /// The documents of one server.
@@ -38,6 +38,17 @@ impl Documents {
                 let text = context.metrics.text(context.revision());
                 Ok(headed(200, metrics::MEDIA_TYPE, Body::whole(text)))
             }
+            Document::OpenIdConfiguration => {
+                let configuration = serde_json::json!({
+                    "issuer": token::ISSUER,
+                    "jwks_uri": format!("https://{}/openid/v1/jwks", context.address),
+                    "response_types_supported": ["id_token"],
+                    "subject_types_supported": ["public"],
+                    "id_token_signing_alg_values_supported": ["ES256"],
+                });
+                Ok(published("application/json", configuration.to_string()))
+            }
+            Document::TokenKeys => Ok(published("application/jwk-set+json", context.token_keys())),
             Document::Health(endpoint, check) => self.health(context, endpoint, check.as_deref(), query),
             Document::Legacy => {
                 self.root(headers, true, || self.discovery.legacy(&context.address.to_string()))
@@ -147,13 +158,29 @@ impl Documents {
             paths.extend([path.to_owned(), format!("{path}/ping")]);
         }
         paths.extend(
-            ["/metrics", "/openapi/v2", "/openapi/v3", "/readyz/shutdown", "/version"].map(str::to_owned),
+            [
+                "/.well-known/openid-configuration",
+                "/metrics",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/openid/v1/jwks",
+                "/readyz/shutdown",
+                "/version",
+            ]
+            .map(str::to_owned),
         );
         paths.extend(self.openapi.paths().into_iter().map(|path| format!("/openapi/v3/{path}")));
         paths.sort();
         paths.dedup();
         serde_json::json!({ "paths": paths }).to_string()
     }
+}
+
+/// What the issuer of tokens says of itself; may be an hour old.
+fn published(media_type: &'static str, text: String) -> Answer {
+    let mut answer = headed(200, media_type, Body::whole(text));
+    set(&mut answer, header::CACHE_CONTROL, "public, max-age=3600");
+    answer
 }
 
 fn json(text: impl Into<bytes::Bytes>) -> Answer {

@@ -29,7 +29,7 @@ use crate::apiserver::path::{self, Query, Refusal, Route, Target};
 use crate::apiserver::protobuf;
 use crate::apiserver::render::{self, View};
 use crate::apiserver::request::List;
-use crate::apiserver::{Api, Error, Request, Response, Verb, table};
+use crate::apiserver::{Api, Error, Request, Response, Verb, table, token};
 use crate::clock::Clock;
 use crate::kind::Subresource;
 
@@ -70,6 +70,11 @@ impl Context {
             stop,
             bodies: Semaphore::new(BODIES_MAX),
         }
+    }
+
+    /// The keys by which others know the cluster's tokens.
+    pub(super) fn token_keys(&self) -> String {
+        self.api.token_keys()
     }
 
     /// The newest revision of the store, for the metrics.
@@ -159,7 +164,8 @@ impl Exchange<'_> {
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin,
     {
-        let user = authn::authenticate(self.identity, self.header(header::AUTHORIZATION))
+        let bearer = |token: &str| self.context.api.bearer(token);
+        let user = authn::authenticate(self.identity, self.header(header::AUTHORIZATION), bearer)
             .ok_or_else(Error::unauthorized)?;
         let user = self.impersonated(user)?;
         match route? {
@@ -199,7 +205,7 @@ impl Exchange<'_> {
         let include = table::include(
             self.query.get("includeObject").filter(|_| matches!(accepted.form, Form::Table(_))),
         )?;
-        if subresource == Some(Subresource::History) {
+        if matches!(subresource, Some(Subresource::History | Subresource::Token)) {
             // It is no object of its kind, so there are no other forms of it.
             accepted.form = Form::AsIs;
         }
@@ -421,7 +427,19 @@ impl Exchange<'_> {
             );
             return Err(Error::new(403, "Forbidden", message));
         }
-        let mut other = User { name: name.to_owned(), groups };
+        let mut other = User::named(name, groups);
+        if other.groups.is_empty()
+            && let Some((namespace, _)) = token::account_of(name)
+        {
+            other.groups = token::groups(namespace);
+        }
+        other.uid = header("impersonate-uid").unwrap_or_default().to_owned();
+        for (header, value) in &self.parts.headers {
+            let name = header.as_str().strip_prefix("impersonate-extra-").map(path::decode);
+            if let (Some(name), Ok(value)) = (name, value.to_str()) {
+                other.extra.entry(name).or_default().push(value.to_owned());
+            }
+        }
         let own = if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
         if !other.is_in(own) {
             other.groups.push(own.to_owned());

@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use super::*;
 use crate::apiserver::authn::User;
 use crate::apiserver::request::{LogOptions, LogStream};
+use crate::apiserver::token::SigningKey;
 use crate::apiserver::{Body, Error, NodeAccess, Options, Parts, Request, Verb};
 use crate::random::Random;
 use crate::store::Store;
@@ -67,6 +68,7 @@ async fn harness() -> Harness {
         clock,
         random: Random::from_seed(1),
         nodes: Arc::new(NoNodes),
+        tokens: Arc::new(SigningKey::generate().unwrap()),
     });
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some("n".into());

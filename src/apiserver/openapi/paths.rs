@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schemas::{DELETE_OPTIONS, PATCH, STATUS, reference};
+use super::schemas::{DELETE_OPTIONS, PATCH, STATUS, TOKEN_REQUEST, reference};
 use crate::apiserver::path::subresource_verbs;
 use crate::kind::{Kind, Subresource};
 
@@ -64,7 +64,11 @@ pub(super) fn build(kinds: &[&'static Kind], names: &[String], group: &str, vers
             insert(&mut paths, &format!("/{root}/{}", kind.plural), false, false, kind.verbs, &[across]);
         }
         for &subresource in kind.subresources {
-            let body = if subresource == Subresource::Binding { names_binding(names, name) } else { name };
+            let body = match subresource {
+                Subresource::Binding => names_binding(names, name),
+                Subresource::Token => TOKEN_REQUEST,
+                Subresource::Status | Subresource::Log | Subresource::Finalize | Subresource::History => name,
+            };
             let gives = if subresource == Subresource::Log { "" } else { body };
             let of = |method, verb, takes| Operation {
                 subresource: Some(subresource),

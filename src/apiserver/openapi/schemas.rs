@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::apiserver::merge_keys::{self, MergeKey};
-use crate::kind::Kind;
+use crate::kind::{Kind, Subresource, token_request};
 
 const REF: &str = "#/components/schemas/";
 
@@ -20,6 +20,7 @@ pub(super) struct Built {
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+pub(super) const TOKEN_REQUEST: &str = "io.k8s.api.authentication.v1.TokenRequest";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// `{"$ref": …}`
@@ -44,6 +45,10 @@ pub(super) fn build(kinds: &[&'static Kind]) -> Built {
     ] {
         debug_assert!(schema.get("$ref").is_some(), "API types have names");
     }
+    let tokens = kinds.iter().any(|kind| kind.has(Subresource::Token));
+    if tokens {
+        name_of(&token_request::KIND, &mut generator);
+    }
     let mut components = generator.take_definitions(false);
     for (name, schema) in &mut components {
         let type_name = name.rsplit('.').next().unwrap_or(name);
@@ -55,6 +60,10 @@ pub(super) fn build(kinds: &[&'static Kind]) -> Built {
         if kind.verbs.contains(&"list") {
             components.insert(format!("{name}List"), list_schema(name, kind));
         }
+    }
+    if tokens {
+        let kind = &token_request::KIND;
+        mark_kind(&mut components, TOKEN_REQUEST, &[(kind.group, kind.version, kind.kind)]);
     }
     for (name, kind) in [(DELETE_OPTIONS, "DeleteOptions"), (STATUS, "Status")] {
         mark_kind(&mut components, name, &[("", "v1", kind)]);

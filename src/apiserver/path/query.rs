@@ -113,7 +113,7 @@ fn log_options(query: &Query) -> Result<LogOptions, Error> {
 }
 
 /// Decodes `%41` in a path segment; what is no valid escape or UTF-8 stays as it is.
-pub(super) fn decode_path(text: &str) -> String {
+pub fn decode_path(text: &str) -> String {
     decode(text, false)
 }
 

@@ -1,7 +1,8 @@
 use super::*;
 
 fn config(port: u16) -> Config {
-    Config { ca_pem: String::new(), api_address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    let tokens = std::sync::Arc::new(crate::apiserver::token::SigningKey::generate().unwrap());
+    Config { ca_pem: String::new(), api_address: SocketAddr::from(([127, 0, 0, 1], port)), tokens }
 }
 
 fn wanted(port: u16, name: &str) -> Vec<Wanted> {

@@ -205,7 +205,7 @@ async fn immutable_objects_refuse_changes() {
 async fn strangers_are_refused_before_anything_is_read() {
     let world = World::new().await;
     let mut request = world.request(Verb::Get, "configmaps", Some("a"), Value::Null);
-    request.user = User { name: "u".into(), groups: Vec::new() };
+    request.user = User::named("u", Vec::new());
     refused(
         world.send(request).await,
         403,
