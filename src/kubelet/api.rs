@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret};
+use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, ServiceAccount};
 
 use crate::client::{Client, DeleteOptions, Recorder};
 use crate::clock::Clock;
@@ -31,6 +33,14 @@ pub(crate) trait NodeApi: Send + Sync {
     async fn node(&self) -> Result<Arc<Node>, ApiError>;
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ApiError>;
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError>;
+    async fn account(&self, namespace: &str, name: &str) -> Result<Arc<ServiceAccount>, ApiError>;
+    /// A token of an account, and when it expires.
+    async fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        request: TokenRequest,
+    ) -> Result<(String, Timestamp), ApiError>;
     fn record(&self, about: &ObjectReference, warning: bool, reason: &str, message: String);
 }
 
@@ -87,6 +97,23 @@ impl NodeApi for ClientApi {
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError> {
         told(self.client.get(namespace, name).await)
+    }
+
+    async fn account(&self, namespace: &str, name: &str) -> Result<Arc<ServiceAccount>, ApiError> {
+        told(self.client.get(namespace, name).await)
+    }
+
+    async fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        request: TokenRequest,
+    ) -> Result<(String, Timestamp), ApiError> {
+        // What the API says is told whole: it ends in an event.
+        let answer = self.client.create_token(namespace, account, request).await;
+        let request = answer.map_err(|error| ApiError::Other(error.to_string()))?;
+        let status = request.status.ok_or_else(|| ApiError::Other("the answer has no token".into()))?;
+        Ok((status.token, status.expiration_timestamp.0))
     }
 
     fn record(&self, about: &ObjectReference, warning: bool, reason: &str, message: String) {

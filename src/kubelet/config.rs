@@ -135,13 +135,13 @@ impl Run {
     }
 
     fn shown(&self) -> Shown {
-        let sources = self.sees().into_iter().map(|(source, version)| config::Source {
-            kind: match source.kind {
+        let sources = self.sees().into_iter().filter_map(|(source, version)| {
+            let kind = match source.kind {
                 SourceKind::ConfigMap => config::SourceKind::ConfigMap,
                 SourceKind::Secret => config::SourceKind::Secret,
-            },
-            name: source.name,
-            revision: version.revision,
+                SourceKind::Account => return None,
+            };
+            Some(config::Source { kind, name: source.name, revision: version.revision })
         });
         let env = Settings { values: self.settings.clone(), part: None };
         let parts = self

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::sources::{Source, SourceKind};
@@ -69,6 +69,19 @@ impl HasValues for Secret {
 
     fn entries(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()))
+    }
+}
+
+impl HasValues for ServiceAccount {
+    const SOURCE: SourceKind = SourceKind::Account;
+
+    /// That of nothing: what an account shows does not change.
+    fn hash(&self) -> ContentHash {
+        config_map::content_hash(&ConfigMap::default())
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        std::iter::empty()
     }
 }
 

@@ -69,6 +69,7 @@ mod services;
 mod sources;
 mod start;
 mod status;
+mod token;
 mod volume;
 
 pub use address::of_node;

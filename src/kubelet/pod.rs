@@ -30,6 +30,7 @@ use super::nodes::NodeContext;
 use super::sources::{Source, Subscription};
 use super::start::{self, Begun, Start};
 use super::status::{self, Addresses};
+use super::token::Tokens;
 use super::volume::{self, Volumes};
 use super::{annotations, config};
 use crate::client;
@@ -106,6 +107,8 @@ struct Actor {
     holdings: Option<(Reservation, Option<PodAddress>)>,
     volumes: Option<Arc<Volumes>>,
     volume_sources: Vec<Source>,
+    /// None on a node that runs no code.
+    tokens: Option<Tokens>,
     /// Of the environments, if the pod wants to hear of their changes; they are not waited for.
     env_sources: Vec<Source>,
     /// All of these as they were last seen.
@@ -138,11 +141,14 @@ pub(crate) async fn run(
     let now = node.shared.clock.now();
     let life = Life::new(&pod, now);
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let runs_code = node.config.images.run_code();
+    let tokens = runs_code.then(|| Tokens::new(node.api.clone(), node.shared.clock, &pod));
     let mut actor = Actor {
         logs: node.shared.logs.open(uid),
         acting: life.containers.iter().map(Acting::new).collect(),
         addresses: Addresses { host: node.config.ip(), pod: None },
-        volume_sources: volume::sources(&pod),
+        volume_sources: volume::sources(&pod, runs_code),
+        tokens,
         env_sources: Vec::new(),
         contents: Contents::new(),
         on_config_change: OnConfigChange::default(),

@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets that pods use, and the news that one has changed.
+//! ConfigMaps, Secrets and ServiceAccounts that pods use, and the news that one has changed.
 //!
 //! What a start needs is read from the API, so it is never older than the pod that reads it. After
 //! that one watch per kind tells all pods of the process of changes: begun when the first pod asks
@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +22,11 @@ use crate::kind::Typed;
 pub(crate) enum SourceKind {
     ConfigMap,
     Secret,
+    /// Shows nothing, but must be there for its tokens.
+    Account,
 }
 
-/// A ConfigMap or Secret in the pod's namespace.
+/// A ConfigMap, Secret or ServiceAccount in the pod's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source {
     pub(crate) kind: SourceKind,
@@ -37,6 +39,7 @@ impl std::fmt::Display for Source {
         match self.kind {
             SourceKind::ConfigMap => write!(f, "configmap/{}", self.name),
             SourceKind::Secret => write!(f, "secret/{}", self.name),
+            SourceKind::Account => write!(f, "serviceaccount/{}", self.name),
         }
     }
 }
@@ -49,6 +52,10 @@ impl Source {
     pub(crate) fn secret(name: &str) -> Self {
         Self { kind: SourceKind::Secret, name: name.to_owned() }
     }
+
+    pub(crate) fn account(name: &str) -> Self {
+        Self { kind: SourceKind::Account, name: name.to_owned() }
+    }
 }
 
 /// Sources of one namespace as they are now; what is not in it does not exist.
@@ -56,6 +63,7 @@ impl Source {
 pub(crate) struct Found {
     pub(crate) config_maps: BTreeMap<String, Arc<ConfigMap>>,
     pub(crate) secrets: BTreeMap<String, Arc<Secret>>,
+    pub(crate) accounts: BTreeMap<String, Arc<ServiceAccount>>,
 }
 
 impl Found {
@@ -88,7 +96,12 @@ pub(crate) async fn fetch(
                     found.secrets.insert(name, secret);
                 }
             }
-            SourceKind::ConfigMap | SourceKind::Secret => {}
+            SourceKind::Account if !found.accounts.contains_key(&name) => {
+                if let Some(account) = present(api.account(namespace, &name).await)? {
+                    found.accounts.insert(name, account);
+                }
+            }
+            SourceKind::ConfigMap | SourceKind::Secret | SourceKind::Account => {}
         }
     }
     Ok(found)
@@ -107,6 +120,7 @@ pub(crate) async fn fetch_contents(
             found.config_maps.get(&source.name).map(|map| shared.content(namespace, &**map))
         }
         SourceKind::Secret => found.secrets.get(&source.name).map(|map| shared.content(namespace, &**map)),
+        SourceKind::Account => found.accounts.get(&source.name).map(|one| shared.content(namespace, &**one)),
     };
     Ok(sources.iter().filter_map(|source| Some((source.clone(), content(source)?))).collect())
 }
@@ -143,8 +157,8 @@ struct State {
 /// A source that somebody wants to hear of.
 #[derive(Default)]
 struct Followed {
-    /// Each with the subscription's number.
-    subscribers: Vec<(u64, Arc<Inbox>)>,
+    /// By the subscription's number, since every pod asks for the cluster's authority.
+    subscribers: BTreeMap<u64, Arc<Inbox>>,
     /// What somebody read last, to be shared by whoever reads the same revision.
     read: Weak<Content>,
     /// What the watch told last; `None` if that is not known.
@@ -189,7 +203,7 @@ impl Sources {
                 continue;
             }
             let by_name = state.followed.entry(key.0).or_default();
-            by_name.entry(key.1.clone()).or_default().subscribers.push((id, inbox.clone()));
+            by_name.entry(key.1.clone()).or_default().subscribers.insert(id, inbox.clone());
             if !state.watched.contains(&key.0) {
                 state.watched.push(key.0);
                 self.watch(key.0);
@@ -211,6 +225,7 @@ impl Sources {
                     match kind {
                         SourceKind::ConfigMap => sources.follow::<ConfigMap>(&client, kind).await,
                         SourceKind::Secret => sources.follow::<Secret>(&client, kind).await,
+                        SourceKind::Account => sources.follow::<ServiceAccount>(&client, kind).await,
                     }
                 } => {}
             }
@@ -240,7 +255,7 @@ impl Sources {
             let mut inboxes = Vec::new();
             for followed in by_name.values_mut() {
                 followed.latest = None;
-                inboxes.extend(followed.subscribers.iter().map(|(_, inbox)| inbox.clone()));
+                inboxes.extend(followed.subscribers.values().cloned());
             }
             inboxes
         })
@@ -279,7 +294,7 @@ impl Sources {
             let Some(followed) = by_name.get_mut(&key) else { return Vec::new() };
             let before = followed.latest.take().and_then(|latest| latest.content);
             followed.latest = latest(before.as_deref());
-            followed.subscribers.iter().map(|(_, inbox)| inbox.clone()).collect()
+            followed.subscribers.values().cloned().collect()
         })
     }
 
@@ -345,7 +360,7 @@ impl Drop for Subscription {
         for (kind, key) in &self.keys {
             let Some(by_name) = state.followed.get_mut(kind) else { continue };
             if let Some(followed) = by_name.get_mut(key) {
-                followed.subscribers.retain(|(id, _)| *id != self.id);
+                followed.subscribers.remove(&self.id);
                 if followed.subscribers.is_empty() {
                     by_name.remove(key);
                 }

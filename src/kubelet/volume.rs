@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection,
+    Container, DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use super::content::{Contents, Values, Versions, settle};
 use super::env::expand;
 use super::fields::{self, Facts};
 use super::sources::{Source, SourceKind};
+use super::token::{self, Tokens};
 use crate::kind::quantity::Amount;
 use crate::runtime::fs::{self, File};
 
@@ -117,12 +118,34 @@ fn used(pod: &Pod) -> impl Iterator<Item = &Volume> {
     volumes.filter(move |volume| mounted.contains(volume.name.as_str()))
 }
 
-/// The ConfigMaps and Secrets that the pod's volumes show.
-pub(crate) fn sources(pod: &Pod) -> Vec<Source> {
-    used(pod).flat_map(sources_of).collect()
+/// Whether admission has added the volume, for guests that speak to the API. There is one in nearly every
+/// pod, so a node that runs no guests leaves it empty; and it is no configuration of the pod's.
+fn is_api_access(volume: &Volume) -> bool {
+    volume.name.starts_with("kube-api-access-") && has_token(volume)
 }
 
+fn has_token(volume: &Volume) -> bool {
+    let mut sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    sources.any(|source| source.service_account_token.is_some())
+}
+
+/// The objects that the pod's volumes depend on, on a node that `runs_code` or not.
+pub(crate) fn sources(pod: &Pod, runs_code: bool) -> Vec<Source> {
+    let needed = used(pod).filter(|volume| runs_code || !is_api_access(volume));
+    needed
+        .flat_map(|volume| {
+            let account = has_token(volume).then(|| Source::account(token::account(pod)));
+            account.into_iter().chain(named_by(volume))
+        })
+        .collect()
+}
+
+/// The ConfigMaps and Secrets that a volume shows as the pod's configuration.
 fn sources_of(volume: &Volume) -> Vec<Source> {
+    if is_api_access(volume) { Vec::new() } else { named_by(volume) }
+}
+
+fn named_by(volume: &Volume) -> Vec<Source> {
     let mut sources = Vec::new();
     if let Some(source) = &volume.config_map {
         sources.push(Source::config_map(&source.name));
@@ -146,9 +169,18 @@ pub(crate) fn shows_fields(pod: &Pod) -> bool {
     })
 }
 
-/// What a volume holds, from its sources as they are now. The error is a cause.
-pub(crate) fn content(volume: &Volume, facts: &Facts<'_>, contents: &Contents) -> Result<Content, String> {
+/// What a volume holds, from its sources as they are now. The error is a cause. Without `tokens` nobody
+/// will look into the volume.
+pub(crate) fn content(
+    volume: &Volume,
+    facts: &Facts<'_>,
+    contents: &Contents,
+    tokens: Option<&Tokens>,
+) -> Result<Content, String> {
     let mut shown = Shown::default();
+    if tokens.is_none() && is_api_access(volume) {
+        return Ok(Content::Files(shown));
+    }
     if let Some(source) = &volume.config_map {
         let pick = Pick {
             source: Source::config_map(&source.name),
@@ -169,7 +201,14 @@ pub(crate) fn content(volume: &Volume, facts: &Facts<'_>, contents: &Contents) -
         downward(&mut shown, facts, source.items.as_deref(), source.default_mode)?;
     } else if let Some(projected) = &volume.projected {
         let sources = projected.sources.iter().flatten();
-        all(sources.map(|source| projection(&mut shown, source, facts, contents, projected.default_mode)))?;
+        let mode = projected.default_mode;
+        all(sources.map(|source| {
+            if let Some(source) = &source.service_account_token {
+                let late = tokens.map(|tokens| tokens.file(&volume.name, source));
+                return service_account_token(&mut shown, source, facts.pod, contents, late, mode);
+            }
+            projection(&mut shown, source, facts, contents, mode)
+        }))?;
     } else if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().map(|limit| Amount::of(limit).units());
         let bytes_max = limit.filter(|limit| *limit > 0).and_then(|limit| u64::try_from(limit).ok());
@@ -180,6 +219,9 @@ pub(crate) fn content(volume: &Volume, facts: &Facts<'_>, contents: &Contents) -
             .into());
     }
     shown.files = paths::cleaned(shown.files)?;
+    if is_api_access(volume) {
+        shown.settings.clear();
+    }
     Ok(Content::Files(shown))
 }
 
@@ -207,7 +249,25 @@ fn projection(
              project the certificates from a ConfigMap"
             .into());
     }
-    // Tokens of service accounts come with authentication by token; until then the file is missing.
+    Ok(())
+}
+
+/// A token of the pod's account, asked for when a guest looks at its file.
+fn service_account_token(
+    shown: &mut Shown,
+    source: &ServiceAccountTokenProjection,
+    pod: &Pod,
+    contents: &Contents,
+    late: Option<fs::Late>,
+    mode: Option<i32>,
+) -> Result<(), String> {
+    let account = token::account(pod);
+    if !contents.contains_key(&Source::account(account)) {
+        return Err(format!("failed to fetch token: serviceaccounts {account:?} not found"));
+    }
+    let path = paths::cleaned_path(&source.path)?;
+    shown.settings.remove(&path);
+    shown.files.insert(path, File { late, ..file(Bytes::new(), mode) });
     Ok(())
 }
 
@@ -229,7 +289,7 @@ fn all(results: impl Iterator<Item = Result<(), String>>) -> Result<(), String> 
 /// Kubernetes writes modes in 9 bits.
 fn file(content: Bytes, mode: Option<i32>) -> File {
     let mode = mode.unwrap_or(DEFAULT_MODE) & 0o777;
-    File { content, mode: u32::try_from(mode).expect("nine bits are not negative") }
+    File::new(content, u32::try_from(mode).expect("nine bits are not negative"))
 }
 
 /// What a volume takes of a ConfigMap or Secret: all keys, or the chosen ones under their paths
@@ -248,6 +308,7 @@ impl Pick<'_> {
         let (word, missing) = match kind {
             SourceKind::ConfigMap => ("configmap", "configmap references non-existent config key"),
             SourceKind::Secret => ("secret", "references non-existent secret key"),
+            SourceKind::Account => ("serviceaccount", "an account has no keys"),
         };
         let Some(content) = contents.get(&self.source) else {
             return if optional { Ok(()) } else { Err(format!("{word} {name:?} not found")) };
@@ -296,12 +357,16 @@ fn downward(
 
 impl Volumes {
     /// Makes every volume that the pod's containers mount; nothing if some cannot be made.
-    pub(crate) fn make(facts: &Facts<'_>, contents: &Contents) -> Result<Self, Vec<MountError>> {
+    pub(crate) fn make(
+        facts: &Facts<'_>,
+        contents: &Contents,
+        tokens: Option<&Tokens>,
+    ) -> Result<Self, Vec<MountError>> {
         let mut volumes = BTreeMap::new();
         let mut wrong = Vec::new();
         for volume in used(facts.pod) {
             let mut seen = Seen::default();
-            let live = match content(volume, facts, contents) {
+            let live = match content(volume, facts, contents, tokens) {
                 Err(cause) => {
                     wrong.push(MountError { volume: volume.name.clone(), cause });
                     continue;
@@ -319,11 +384,16 @@ impl Volumes {
     }
 
     /// Shows the sources as they are now. What cannot be made any more keeps what it has, and is told.
-    pub(crate) fn refresh(&self, facts: &Facts<'_>, contents: &Contents) -> Vec<MountError> {
+    pub(crate) fn refresh(
+        &self,
+        facts: &Facts<'_>,
+        contents: &Contents,
+        tokens: Option<&Tokens>,
+    ) -> Vec<MountError> {
         let mut wrong = Vec::new();
         for volume in used(facts.pod) {
             let Some(live) = self.0.get(&volume.name) else { continue };
-            match content(volume, facts, contents) {
+            match content(volume, facts, contents, tokens) {
                 Ok(Content::Files(Shown { files, settings })) => {
                     live.volume.replace(files);
                     let mut seen = live.seen.lock().expect("no holder panics");

@@ -16,4 +16,5 @@ mod restart;
 mod sealing;
 mod simulated;
 mod tidy;
+mod tokens;
 mod virtual_time;

@@ -63,6 +63,7 @@ fn found() -> Found {
             ("bytes".into(), secret_of("bytes", "raw", b"\xffhunter2")),
             ("nul".into(), secret_of("nul", "raw", b"hunter\x002")),
         ]),
+        ..Found::default()
     }
 }
 

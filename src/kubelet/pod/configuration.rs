@@ -109,7 +109,7 @@ impl Actor {
             Ok(contents) if self.volumes.is_some() => return self.show(contents),
             Ok(contents) => {
                 let pod = self.pod.clone();
-                match Volumes::make(&self.facts(&pod), &contents) {
+                match Volumes::make(&self.facts(&pod), &contents, self.tokens.as_ref()) {
                     Ok(volumes) => {
                         self.mount_errors.clear();
                         self.volumes = Some(Arc::new(volumes));
@@ -155,7 +155,7 @@ impl Actor {
     fn show(&mut self, contents: Contents) {
         let pod = self.pod.clone();
         if let Some(volumes) = &self.volumes {
-            let errors = told(&volumes.refresh(&self.facts(&pod), &contents));
+            let errors = told(&volumes.refresh(&self.facts(&pod), &contents, self.tokens.as_ref()));
             self.say_mount_errors(errors);
         }
         self.contents = contents;

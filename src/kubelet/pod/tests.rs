@@ -5,7 +5,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Secret};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Secret, ServiceAccount};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -113,6 +114,19 @@ impl NodeApi for FakeApi {
 
     async fn secret(&self, _namespace: &str, name: &str) -> Result<Arc<Secret>, ApiError> {
         self.state.lock().unwrap().secrets.get(name).cloned().ok_or(ApiError::NotFound)
+    }
+
+    async fn account(&self, _namespace: &str, _name: &str) -> Result<Arc<ServiceAccount>, ApiError> {
+        Err(ApiError::NotFound)
+    }
+
+    async fn token(
+        &self,
+        _namespace: &str,
+        _account: &str,
+        _request: TokenRequest,
+    ) -> Result<(String, Timestamp), ApiError> {
+        Err(ApiError::NotFound)
     }
 
     fn record(&self, _about: &ObjectReference, _warning: bool, reason: &str, message: String) {

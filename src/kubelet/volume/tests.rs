@@ -1,5 +1,6 @@
 use super::*;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use crate::clock::Clock;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 
@@ -7,7 +8,7 @@ fn pod() -> Pod {
     serde_json::from_value(json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "p", "namespace": "n", "labels": {"app": "web"}},
-        "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "2"}}}]},
+        "spec": {"serviceAccountName": "a", "containers": [{"name": "c", "resources": {"limits": {"cpu": "2"}}}]},
     }))
     .unwrap()
 }
@@ -25,6 +26,7 @@ fn found() -> Contents {
     BTreeMap::from([
         (Source::config_map("m"), Arc::new(super::super::content::Content::of(&map))),
         (Source::secret("s"), Arc::new(super::super::content::Content::of(&secret))),
+        (Source::account("a"), Arc::new(super::super::content::Content::of(&ServiceAccount::default()))),
     ])
 }
 
@@ -35,7 +37,7 @@ fn files(volume: Value) -> Result<Vec<String>, String> {
     let volume: Volume = serde_json::from_value(whole).unwrap();
     let (pod, allocatable, ip) = (pod(), BTreeMap::new(), Ipv4Addr::LOCALHOST);
     let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
-    Ok(match content(&volume, &facts, &found())? {
+    Ok(match content(&volume, &facts, &found(), None)? {
         Content::Files(shown) => shown
             .files
             .iter()
@@ -88,6 +90,10 @@ fn projections() {
                 {"secret": {"name": "s", "items": [{"key": "key", "path": "b"}]}},
             ]}}),
             vec![r#"a 644 "2""#, r#"b 644 "secret""#, r#"bin 644 "\0\x01""#],
+        ),
+        (
+            json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t/token"}}]}}),
+            vec![r#"t/token 644 """#],
         ),
         (json!({"emptyDir": {}}), vec!["empty 268435456"]),
         (json!({"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}), vec!["empty 1048576"]),
@@ -153,12 +159,50 @@ fn only_mounted_volumes_are_made() {
     .unwrap();
     spec.containers[0].volume_mounts =
         serde_json::from_value(json!([{"name": "used", "mountPath": "/etc/config/"}])).unwrap();
-    assert_eq!(sources(&pod), [Source::config_map("m")]);
+    assert_eq!(sources(&pod, true), [Source::config_map("m")]);
     let (allocatable, ip) = (BTreeMap::new(), Ipv4Addr::LOCALHOST);
     let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
-    let volumes = Volumes::make(&facts, &found()).unwrap();
+    let volumes = Volumes::make(&facts, &found(), None).unwrap();
     let (mounts, _) = volumes.mounts(&pod.spec.as_ref().unwrap().containers[0], &[], false).unwrap();
     assert_eq!((mounts[0].path.as_str(), &mounts[0].sub_path), ("/etc/config", &None));
+}
+
+#[test]
+fn a_token_needs_its_account_where_guests_run() {
+    // BEHAVIOURS 10.15.
+    let volume = json!({"name": "kube-api-access-abcde", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "m"}},
+    ]}});
+    let mut pod = pod();
+    let spec = pod.spec.as_mut().unwrap();
+    spec.volumes = serde_json::from_value(json!([volume])).unwrap();
+    spec.containers[0].volume_mounts =
+        serde_json::from_value(json!([{"name": "kube-api-access-abcde", "mountPath": "/t"}])).unwrap();
+    assert_eq!(sources(&pod, true), [Source::account("a"), Source::config_map("m")]);
+    assert_eq!(sources(&pod, false), []);
+    let api = Arc::new(crate::kubelet::token::tests::FakeApi::default());
+    let tokens = Tokens::new(api, Clock::real(), &pod);
+    let made = |pod: &Pod, tokens: Option<&Tokens>| -> Result<Vec<String>, String> {
+        let (allocatable, ip) = (BTreeMap::new(), Ipv4Addr::LOCALHOST);
+        let facts = Facts { pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
+        let volume = &pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0];
+        let made = content(volume, &facts, &found(), tokens);
+        // The same token each time, so that a change of another file leaves it alone.
+        assert_eq!(made, content(volume, &facts, &found(), tokens));
+        match made? {
+            Content::Files(shown) => {
+                assert!(shown.settings.is_empty(), "it is no configuration of the pod's");
+                Ok(shown.files.into_keys().collect())
+            }
+            Content::Empty { .. } => panic!("a projected volume holds files"),
+        }
+    };
+    assert_eq!(made(&pod, Some(&tokens)).unwrap(), ["a", "b", "bin", "token"]);
+    assert_eq!(made(&pod, None).unwrap(), [""; 0]);
+    pod.spec.as_mut().unwrap().service_account_name = Some("gone".into());
+    let missing = "failed to fetch token: serviceaccounts \"gone\" not found";
+    assert_eq!(made(&pod, Some(&tokens)).unwrap_err(), missing);
+    assert_eq!(made(&pod, None).unwrap(), [""; 0]);
 }
 
 #[test]

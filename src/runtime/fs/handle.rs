@@ -8,6 +8,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorFlags, ErrorCode, MetadataHashValue, OpenFlags,
 };
 
+use super::late::Awaited;
 use super::path::{self, Place};
 use super::tree::{Ino, NodeType};
 use super::{Mount, Open, State};
@@ -128,6 +129,16 @@ impl Handle {
             };
         }
         path::walk(&state.tree, node, path, follow)
+    }
+
+    /// The late content that `path` leads to, to be waited for before looking at it.
+    pub(super) fn awaited(&self, path: &str, follow: bool) -> Option<Awaited> {
+        let state = self.open.volume.state();
+        if !state.has_late {
+            return None;
+        }
+        let ino = self.place(&state, path, follow).ok()?.node?;
+        Awaited::find(&self.open.volume, &state, ino)
     }
 
     pub(super) fn may(&self, flag: DescriptorFlags) -> Result<(), ErrorCode> {

@@ -58,6 +58,15 @@ impl FilesView<'_> {
     fn push(&mut self, handle: Handle) -> Result<Fd, ResourceTableError> {
         Ok(Resource::new_own(self.table.push(handle)?.rep()))
     }
+
+    /// Waits for late content that `path` leads to.
+    async fn arrive(&mut self, fd: &Fd, flags: PathFlags, path: &str) -> FsResult<()> {
+        let awaited = self.handle(fd)?.awaited(path, follows(flags));
+        if let Some(awaited) = awaited {
+            awaited.arrive().await?;
+        }
+        Ok(())
+    }
 }
 
 impl preopens::Host for FilesView<'_> {
@@ -143,6 +152,7 @@ impl HostDescriptor for FilesView<'_> {
     }
 
     async fn stat_at(&mut self, fd: Fd, flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
+        self.arrive(&fd, flags, &path).await?;
         let handle = self.handle(&fd)?;
         handle.look(|state| {
             let ino = handle.place(state, &path, follows(flags))?.existing()?;
@@ -275,6 +285,7 @@ impl HostDescriptor for FilesView<'_> {
         open_flags: OpenFlags,
         descriptor_flags: DescriptorFlags,
     ) -> FsResult<Fd> {
+        self.arrive(&fd, flags, &path).await?;
         let handle = self.handle(&fd)?.open_at(&path, follows(flags), open_flags, descriptor_flags)?;
         Ok(self.push(handle)?)
     }

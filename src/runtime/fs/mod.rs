@@ -2,7 +2,7 @@
 //!
 //! A [`Volume`] is a small file system: [`tree`] holds its nodes and says what each operation does,
 //! [`handle`] is what a guest holds of it, [`host`] offers it to guests as `wasi:filesystem`,
-//! [`stream`] as streams of bytes. One lock a
+//! [`stream`] as streams of bytes; [`late`] makes content when it is looked for. One lock a
 //! volume makes every operation one step for everybody else, which is what lets the content of a
 //! ConfigMap change under a running guest without a moment of half old, half new.
 
@@ -14,10 +14,12 @@ use jiff::Timestamp;
 use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 
 use crate::clock::Clock;
+pub use late::{Late, Source};
 use tree::{Ino, ROOT, Tree};
 
 pub(super) mod handle;
 pub(super) mod host;
+mod late;
 mod path;
 mod project;
 mod stream;
@@ -33,6 +35,15 @@ mod tests;
 pub struct File {
     pub content: Bytes,
     pub mode: u32,
+    /// Where `content` comes from once a guest looks for it; until then it is empty.
+    pub late: Option<Late>,
+}
+
+impl File {
+    #[must_use]
+    pub fn new(content: Bytes, mode: u32) -> Self {
+        Self { content, mode, late: None }
+    }
 }
 
 /// A volume of a pod; shared by its containers.
@@ -48,6 +59,8 @@ struct State {
     clock: Option<Clock>,
     /// What a projected volume was last given.
     files: BTreeMap<String, File>,
+    /// Whether the content of any of them is late.
+    has_late: bool,
 }
 
 impl State {
@@ -64,24 +77,32 @@ impl Volume {
     pub fn projected(files: BTreeMap<String, File>) -> Arc<Self> {
         let mut tree = Tree::new(u64::MAX, Timestamp::UNIX_EPOCH);
         tree.project(&files, Timestamp::UNIX_EPOCH);
-        Arc::new(Self { state: RwLock::new(State { tree, clock: None, files }), writable: false })
+        let has_late = files.values().any(|file| file.late.is_some());
+        Arc::new(Self { state: RwLock::new(State { tree, clock: None, files, has_late }), writable: false })
     }
 
     /// An emptyDir, writable, of at most `bytes_max`.
     #[must_use]
     pub fn empty_dir(bytes_max: u64) -> Arc<Self> {
         let tree = Tree::new(bytes_max, Timestamp::UNIX_EPOCH);
-        let state = State { tree, clock: None, files: BTreeMap::new() };
+        let state = State { tree, clock: None, files: BTreeMap::new(), has_late: false };
         Arc::new(Self { state: RwLock::new(state), writable: true })
     }
 
     /// Replaces the content of a projected volume in one atomic step, unless nothing differs. Open
     /// files keep what they had.
-    pub fn replace(&self, files: BTreeMap<String, File>) {
+    pub fn replace(&self, mut files: BTreeMap<String, File>) {
         let mut state = self.write();
+        for (path, file) in files.iter_mut().filter(|(_, file)| file.late.is_some()) {
+            // What has arrived stays.
+            if let Some(old) = state.files.get(path).filter(|old| old.late == file.late) {
+                file.content = old.content.clone();
+            }
+        }
         if state.files != files {
             let now = state.now();
             state.tree.project(&files, now);
+            state.has_late = files.values().any(|file| file.late.is_some());
             state.files = files;
         }
     }

@@ -8,7 +8,7 @@ fn now(second: i64) -> Timestamp {
 }
 
 fn files(pairs: &[(&str, &str)]) -> BTreeMap<String, File> {
-    let file = |text: &str| File { content: Bytes::copy_from_slice(text.as_bytes()), mode: 0o644 };
+    let file = |text: &str| File::new(Bytes::copy_from_slice(text.as_bytes()), 0o644);
     pairs.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
 }
 
@@ -304,4 +304,71 @@ fn a_volume_has_the_time_of_its_mount() {
         assert!(state.tree.entries(ROOT).unwrap().contains_key("..2026_01_02_03_04_05.000000000"));
         assert_eq!(state.tree.stat(ROOT).modified, clock.now());
     });
+}
+
+/// Late content that counts how often it is asked for, and fails when it is told to.
+#[derive(Default)]
+struct Counter {
+    asked: std::sync::atomic::AtomicU32,
+    fails: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Source for Counter {
+    async fn content(&self) -> Option<Bytes> {
+        use std::sync::atomic::Ordering::Relaxed;
+        // A generation holds for two looks.
+        let asked = self.asked.fetch_add(1, Relaxed);
+        (!self.fails.load(Relaxed)).then(|| format!("token {}", asked / 2).into())
+    }
+}
+
+#[test]
+fn late_content_arrives_when_it_is_looked_for() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let source = Arc::new(Counter::default());
+    let late = Late::new(source.clone());
+    let mut given = files(&[("ca.crt", "ca"), ("dir/token", "")]);
+    given.get_mut("dir/token").unwrap().late = Some(late);
+    let volume = Volume::projected(given.clone());
+    let mount = Mount { path: "/m".to_owned(), volume: volume.clone(), sub_path: None, read_only: true };
+    let files = handle::Files::mount(&[mount], None, Clock::real()).unwrap();
+    let root = &files.mounts[0].1;
+    let block_on = |awaited: late::Awaited| futures_util::future::FutureExt::now_or_never(awaited.arrive());
+    let look = |path: &str| match root.awaited(path, true) {
+        None => "at once".to_owned(),
+        Some(awaited) => match block_on(awaited).unwrap() {
+            Ok(()) => String::from_utf8(volume.read("dir/token").unwrap().to_vec()).unwrap(),
+            Err(error) => error.name().to_owned(),
+        },
+    };
+    assert_eq!(
+        (look("ca.crt"), look("dir"), look("none")),
+        ("at once".into(), "at once".into(), "at once".into())
+    );
+    assert_eq!(source.asked.load(Relaxed), 0);
+    let data = |volume: &Volume| volume.state().tree.entries(ROOT).unwrap().keys().next().unwrap().clone();
+    let (before, empty) = (data(&volume), volume.used());
+    // The first content takes the place of none, whatever was opened on the way.
+    let awaited = root.awaited("dir/token", true).unwrap();
+    let ino = path::walk(&volume.state().tree, ROOT, "dir/token", true).unwrap().node.unwrap();
+    let open = Open::new(&volume, &mut volume.write().tree, ino);
+    block_on(awaited).unwrap().unwrap();
+    assert_eq!(volume.state().tree.read(open.ino, 0, 100).unwrap(), "token 0");
+    assert_eq!((look("..data/dir/token").as_str(), data(&volume)), ("token 0", before.clone()));
+    assert_eq!(volume.used(), empty + 7);
+    // Another change of the volume keeps it.
+    given.get_mut("ca.crt").unwrap().content = "CA".into();
+    volume.replace(given.clone());
+    assert_eq!(volume.read("dir/token").unwrap(), "token 0");
+    let replaced = data(&volume);
+    assert_ne!(replaced, before);
+    // A newer one is a change like every other: what is open keeps what it had.
+    assert_eq!(look("dir/token"), "token 1");
+    assert_ne!(data(&volume), replaced);
+    assert_eq!(volume.state().tree.read(open.ino, 0, 100).unwrap(), "token 0");
+    source.fails.store(true, Relaxed);
+    assert_eq!(look("dir/token"), "io");
+    assert_eq!(volume.read("dir/token").unwrap(), "token 1");
+    assert!(!format!("{given:?}").contains("token 1"));
 }

@@ -257,6 +257,14 @@ impl Tree {
         self.add(Kind::Directory(BTreeMap::new()), now)
     }
 
+    /// Gives a file without content its bytes.
+    pub(super) fn fill(&mut self, ino: Ino, content: Bytes, now: Timestamp) {
+        let node = self.node_mut(ino);
+        (node.modified, node.changed) = (now, now);
+        node.kind = Kind::File(Content::Shared(content));
+        self.used += size(&self.node(ino).kind);
+    }
+
     /// A link without a name yet.
     pub(super) fn add_link(&mut self, target: String, now: Timestamp) -> Ino {
         self.add(Kind::Link(target), now)

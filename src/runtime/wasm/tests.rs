@@ -89,7 +89,7 @@ async fn wait_for_output(log: &Arc<Log>, text: &str) {
 }
 
 fn files(pairs: &[(&str, &str)]) -> BTreeMap<String, File> {
-    let file = |text: &str| File { content: Bytes::copy_from_slice(text.as_bytes()), mode: 0o644 };
+    let file = |text: &str| File::new(Bytes::copy_from_slice(text.as_bytes()), 0o644);
     pairs.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
 }
 
