@@ -152,7 +152,12 @@ fn secrets_keep_their_values_to_themselves() {
     if !has("kubectl") {
         return;
     }
-    let up = Up::ephemeral(&["--nodes", "0"]);
+    for up in [Up::ephemeral(&["--nodes", "0"]), Up::durable(&["--nodes", "0"])] {
+        secrets(&up);
+    }
+}
+
+fn secrets(up: &Up) {
     up.kubectl(&[
         "create",
         "secret",
@@ -164,20 +169,26 @@ fn secrets_keep_their_values_to_themselves() {
     ]);
     let patch = r#"{"stringData":{"password":"hunter3"}}"#;
     up.kubectl(&["patch", "secret", "db", "-n", "kube-system", "--type=merge", "-p", patch]);
-    let table = runs(&up, "history secret/db -n kube-system");
+    let table = runs(up, "history secret/db -n kube-system");
     assert_eq!(changes(&table), ["Created +password", "*Changed ~password"]);
-    let (masked, _) = exits(&up, "diff secret/db -n kube-system", 1);
+    let (masked, _) = exits(up, "diff secret/db -n kube-system", 1);
     assert!(masked.contains("-*** (before)\n+*** (after)\n"), "{masked}");
-    let dry = runs(&up, "undo secret/db -n kube-system --dry-run");
+    let dry = runs(up, "undo secret/db -n kube-system --dry-run");
     for text in [&table, &masked, &dry] {
         assert!(!text.contains("hunter") && !text.contains("aHVudGVy"), "{text}");
     }
-    let (shown, _) = exits(&up, "diff secret/db -n kube-system --show-secrets", 1);
+    let (shown, _) = exits(up, "diff secret/db -n kube-system --show-secrets", 1);
     assert!(shown.contains("-hunter2\n") && shown.contains("+hunter3\n"), "{shown}");
-    runs(&up, "undo secret/db -n kube-system");
+    runs(up, "undo secret/db -n kube-system");
     let password =
         up.kubectl(&["get", "secret", "db", "-n", "kube-system", "-o", "jsonpath={.data.password}"]);
     assert_eq!(password, "aHVudGVyMg==");
+    // Deletion destroys the content in the history too.
+    up.kubectl(&["delete", "secret", "db", "-n", "kube-system"]);
+    let all = runs(up, "history secret/db -n kube-system -o json");
+    assert!(all.contains("\"destroyed\": true") && !all.contains("aHVudGVy"), "{all}");
+    let gone = fails(up, "undo secret/db -n kube-system", 1);
+    assert!(gone.contains("was destroyed when it was deleted; nobody can read it any more"), "{gone}");
 }
 
 #[test]

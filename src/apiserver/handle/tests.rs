@@ -134,7 +134,11 @@ fn value(response: Response) -> Value {
         }
         Response::Text(_) => json!("text"),
         Response::History(history) => {
-            let kind = kind::by_path("", "v1", "configmaps").unwrap();
+            let put = history.versions.iter().find_map(|version| match &version.content {
+                crate::store::Content::Put(record) => Some(record.key.collection),
+                crate::store::Content::Destroyed | crate::store::Content::Deleted => None,
+            });
+            let kind = kind::by_path("", "v1", put.unwrap_or("configmaps")).unwrap();
             let whole: Vec<u8> =
                 crate::apiserver::history::pieces(kind, history).flatten().flatten().collect();
             serde_json::from_slice(&whole).unwrap()

@@ -56,6 +56,28 @@ async fn every_version_is_told_also_of_what_is_gone() {
     assert_eq!(lines(&answer).last().unwrap(), &format!("{} 120s Added \"3\"", at(5)));
 }
 
+/// In memory as on disk, where its key is gone.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_secret_is_not_told_of() {
+    let world = World::new().await;
+    let secret = json!({"metadata": {"name": "s"}, "data": {"a": "aHVudGVyMg=="}});
+    world.create("secrets", secret.clone()).await.unwrap();
+    let before = history(&world, "secrets/history", "s").await.unwrap();
+    assert_eq!(before["items"][0]["object"]["data"], secret["data"]);
+    world.delete("secrets", "s", Value::Null).await.unwrap();
+    let answer = history(&world, "secrets/history", "s").await.unwrap();
+    assert!(!answer.to_string().contains("aHVudGVy"), "{answer}");
+    let shown = |item: &Value| (item["type"].clone(), item["destroyed"].clone(), item["hash"].clone());
+    let items: Vec<_> = answer["items"].as_array().unwrap().iter().map(shown).collect();
+    let deleted = (json!("Deleted"), Value::Null, Value::Null);
+    assert_eq!(items[1..], [deleted]);
+    assert_eq!((&items[0].1, &items[0].2), (&json!(true), &Value::Null));
+    world.create("secrets", secret.clone()).await.unwrap();
+    let answer = history(&world, "secrets/history", "s").await.unwrap();
+    assert_eq!(answer["items"][2]["object"]["data"], secret["data"]);
+    assert_eq!(answer["items"][0]["object"], Value::Null);
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_what_has_a_history_has_one() {
     let world = World::new().await;
