@@ -128,6 +128,7 @@ impl Cluster {
             }
             None => Store::ephemeral(clock),
         };
+        store.forget_deleted(sealed());
         let guests = GuestThreads::start(clock).map_err(StartError::Threads)?;
         let nodes = nodes(&config, clock, &random, &guests.handle())?;
         let pki_dir = config.data_dir.as_ref().map(|data_dir| data_dir.join("pki"));
@@ -225,10 +226,14 @@ impl Cluster {
     }
 }
 
+/// The collections whose content is as secret in files as it is in memory.
+fn sealed() -> Vec<&'static str> {
+    kind::ALL.iter().filter(|kind| kind.encrypted_at_rest).map(|kind| kind.plural).collect()
+}
+
 /// What of the store is encrypted, and where the key is.
 fn sealing(data_dir: &Path, key_file: Option<&Path>) -> Result<store::Sealing, OpenError> {
-    let sealed = kind::ALL.iter().filter(|kind| kind.encrypted_at_rest).map(|kind| kind.plural);
-    Ok(store::Sealing { collections: sealed.collect(), key_file: store::locate(data_dir, key_file)? })
+    Ok(store::Sealing { collections: sealed(), key_file: store::locate(data_dir, key_file)? })
 }
 
 /// Threads for guests, apart from the control plane's: `event_interval(1)` keeps their timers exact

@@ -72,6 +72,25 @@ pub fn tell(error: &(dyn Error + 'static)) {
     eprintln!("coracle: {}", one_line(error));
 }
 
+/// Keeps what the process has in memory, Secrets among it, out of core dumps.
+///
+/// A limit of one byte, not of none: where `core_pattern` names a program the kernel ignores every
+/// limit but this one, at which it starts none (Linux `fs/coredump.c`). Where the limit cannot be had,
+/// because it is lower already and raising it needs a privilege, the process becomes one that is never
+/// dumped; that is second choice, because such a process of a user other than root cannot read its own
+/// pagemap, with which guests start faster.
+pub fn forbid_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limit = Rlimit { current: Some(1), maximum: Some(1) };
+    let limited = setrlimit(Resource::Core, limit);
+    #[cfg(target_os = "linux")]
+    let limited = limited
+        .or_else(|_| rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable));
+    if let Err(error) = limited {
+        eprintln!("coracle: cannot forbid core dumps, which could hold Secrets: {error}");
+    }
+}
+
 /// An error and its causes as one line.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {

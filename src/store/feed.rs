@@ -3,16 +3,19 @@
 //! Watchers read a collection's events by position; a commit appends once, and wakes only those whose
 //! collection, and namespace if they named one, it touched. The window over all collections is
 //! bounded; what leaves it is gone for readers who have not come so far.
+//!
+//! What was deleted of collections that hold secrets does not wait for that: its events leave once
+//! everybody who watches has them, so that its content is in memory no longer than that.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use tokio::sync::Notify;
 
 use super::{Event, Limits, Range, Revision};
 
-/// Events that stand and fall together, oldest first; never empty.
+/// Events that stand and fall together, oldest first. Empty once it is doomed and forgotten.
 pub(super) type Chunk = Arc<[Event]>;
 
 /// Longer runs are cut, so that the window lets go of little at a time.
@@ -25,10 +28,16 @@ const EVENT_OVERHEAD_BYTES: usize = 256;
 pub(super) struct Feed {
     ring: RwLock<Ring>,
     all: Arc<Interest>,
+    /// What was deleted up to here is to be forgotten as soon as no watcher needs it; 0 if nothing is.
+    doomed: AtomicU64,
 }
 
 struct Ring {
     chunks: VecDeque<Chunk>,
+    /// Nothing later than this has left, but what was forgotten.
+    trimmed: Revision,
+    /// How far each watcher has come.
+    cursors: Vec<Weak<Cursor>>,
     /// Namespaces that somebody watches, and how many do.
     namespaces: BTreeMap<Arc<str>, (Arc<Interest>, usize)>,
 }
@@ -41,6 +50,28 @@ pub(super) struct Interest {
     evicted: AtomicU64,
     /// Told after an event has become visible.
     pub(super) notify: Notify,
+}
+
+/// How far a watcher has come.
+pub(super) struct Cursor {
+    pub(super) interest: Arc<Interest>,
+    reached: AtomicU64,
+}
+
+impl Cursor {
+    pub(super) fn reached(&self) -> Revision {
+        self.reached.load(Ordering::Acquire)
+    }
+
+    pub(super) fn reach(&self, revision: Revision) {
+        self.reached.store(revision, Ordering::Release);
+    }
+
+    /// Whether the watcher has all that happened up to `revision`.
+    fn has(&self, revision: Revision) -> bool {
+        let reached = self.reached();
+        reached >= revision || self.interest.last() <= reached
+    }
 }
 
 impl Interest {
@@ -60,8 +91,9 @@ impl Interest {
 impl Feed {
     /// `from`: nothing up to there will ever be in it.
     pub(super) fn new(from: Revision) -> Arc<Self> {
-        let ring = Ring { chunks: VecDeque::new(), namespaces: BTreeMap::new() };
-        Arc::new(Self { ring: RwLock::new(ring), all: Interest::new(from, from) })
+        let ring =
+            Ring { chunks: VecDeque::new(), trimmed: from, cursors: Vec::new(), namespaces: BTreeMap::new() };
+        Arc::new(Self { ring: RwLock::new(ring), all: Interest::new(from, from), doomed: 0.into() })
     }
 
     /// The newest revision that touched the collection, if not older than the feed.
@@ -74,29 +106,99 @@ impl Feed {
         self.all.evicted()
     }
 
-    /// Joins those who watch `range`.
-    pub(super) fn join(&self, range: &Range) -> Arc<Interest> {
-        let Some(namespace) = &range.namespace else { return self.all.clone() };
+    /// Joins those who watch `range`, having come as far as `reached`.
+    pub(super) fn join(&self, range: &Range, reached: Revision) -> Arc<Cursor> {
         let mut ring = self.write();
-        if let Some((interest, watchers)) = ring.namespaces.get_mut(namespace) {
-            *watchers += 1;
-            return interest.clone();
+        let interest = match &range.namespace {
+            None => self.all.clone(),
+            Some(namespace) => match ring.namespaces.get_mut(namespace) {
+                Some((interest, watchers)) => {
+                    *watchers += 1;
+                    interest.clone()
+                }
+                None => {
+                    // Whether the latest events were of this namespace is not known; that they might
+                    // is safe.
+                    let interest = Interest::new(self.all.last(), self.all.evicted());
+                    ring.namespaces.insert(namespace.clone(), (interest.clone(), 1));
+                    interest
+                }
+            },
+        };
+        let cursor = Arc::new(Cursor { interest, reached: reached.into() });
+        if ring.cursors.len() == ring.cursors.capacity() {
+            // Before more room is taken: a constant share of each join.
+            ring.cursors.retain(|cursor| cursor.strong_count() > 0);
         }
-        // Whether the latest events were of this namespace is not known; that they might is safe.
-        let interest = Interest::new(self.all.last(), self.all.evicted());
-        ring.namespaces.insert(namespace.clone(), (interest.clone(), 1));
-        interest
+        ring.cursors.push(Arc::downgrade(&cursor));
+        cursor
     }
 
-    /// Takes back one [`Feed::join`] of the same range.
+    /// Takes back one [`Feed::join`] of the same range, whose cursor is already gone.
     pub(super) fn leave(&self, range: &Range) {
-        let Some(namespace) = &range.namespace else { return };
-        let mut ring = self.write();
-        let Some((_, watchers)) = ring.namespaces.get_mut(namespace) else { return };
-        *watchers -= 1;
-        if *watchers == 0 {
-            ring.namespaces.remove(namespace);
+        if let Some(namespace) = &range.namespace {
+            let mut ring = self.write();
+            if let Some((_, watchers)) = ring.namespaces.get_mut(namespace) {
+                *watchers -= 1;
+                if *watchers == 0 {
+                    ring.namespaces.remove(namespace);
+                }
+            }
         }
+        self.forget();
+    }
+
+    /// Forgets what was deleted and is doomed, if no watcher needs it any more. To be called whenever a
+    /// watcher has come further or gone.
+    ///
+    /// Other objects' events stay for their history, but who resumes from before cannot be told what
+    /// became of those that are forgotten: for him the events have expired.
+    pub(super) fn forget(&self) {
+        let doomed = self.doomed.load(Ordering::Acquire);
+        if doomed <= self.evicted() {
+            return;
+        }
+        let mut ring = self.write();
+        let is_needed = |cursor: Arc<Cursor>| !cursor.has(doomed);
+        if ring.cursors.iter().filter_map(Weak::upgrade).any(is_needed) {
+            return;
+        }
+        let Ring { chunks, namespaces, .. } = &mut *ring;
+        let older = chunks.partition_point(|chunk| first_of(chunk) <= doomed);
+        let mut gone: BTreeMap<(Arc<str>, Arc<str>), Revision> = BTreeMap::new();
+        for event in chunks.range(..older).flat_map(|chunk| chunk.iter()) {
+            let key = &event.record.key;
+            if event.revision > doomed {
+                continue;
+            }
+            if event.deleted {
+                gone.insert((key.namespace.clone(), key.name.clone()), event.revision);
+            }
+            if let Some((interest, _)) = namespaces.get(&key.namespace) {
+                interest.evicted.fetch_max(event.revision, Ordering::AcqRel);
+            }
+        }
+        let is_gone = |event: &Event| {
+            let key = &event.record.key;
+            let deleted = gone.get(&(key.namespace.clone(), key.name.clone()));
+            deleted.is_some_and(|deleted| event.revision <= *deleted)
+        };
+        let mut forgotten = Vec::new();
+        for chunk in chunks.range_mut(..older).filter(|chunk| chunk.iter().any(is_gone)) {
+            // The window counts chunks, so one that becomes empty stays in its place.
+            let kept = chunk.iter().filter(|event| !is_gone(event)).cloned().collect();
+            forgotten.push(std::mem::replace(chunk, kept));
+        }
+        self.all.evicted.fetch_max(doomed, Ordering::AcqRel);
+        drop(ring);
+        // Outside the lock: freeing takes a while.
+        drop(forgotten);
+    }
+
+    /// All events that are here, and the revision from which on only forgotten ones are missing.
+    pub(super) fn held(&self) -> (Revision, Vec<Chunk>) {
+        let ring = self.read();
+        (ring.trimmed, ring.chunks.iter().cloned().collect())
     }
 
     /// The events after `after` and up to `until`; `None` if some have left the window.
@@ -172,12 +274,13 @@ struct Entry {
     bytes: usize,
 }
 
-/// What is to be done about an applied commit once the locks are released: wake watchers, and free what
-/// has left the window.
+/// What is to be done about an applied commit once it is visible and the locks are released: wake
+/// watchers, and free what has left the window or is to leave it.
 #[derive(Default)]
 pub(super) struct Applied {
     touched: Vec<Arc<Interest>>,
     evicted: Vec<Chunk>,
+    doomed: Vec<(Arc<Feed>, Revision)>,
 }
 
 impl Applied {
@@ -186,6 +289,15 @@ impl Applied {
             interest.notify.notify_waiters();
         }
         drop(self.evicted);
+        for (feed, revision) in self.doomed {
+            feed.doomed.fetch_max(revision, Ordering::AcqRel);
+            feed.forget();
+        }
+    }
+
+    /// What was deleted in `feed` up to `revision` is to be forgotten: now, or once the last watcher has it.
+    pub(super) fn doom(&mut self, feed: &Arc<Feed>, revision: Revision) {
+        self.doomed.push((feed.clone(), revision));
     }
 
     fn touch(&mut self, interest: &Arc<Interest>, revision: Revision) {
@@ -240,11 +352,12 @@ impl Window {
             self.bytes -= oldest.bytes;
             let mut ring = oldest.feed.write();
             let Some(chunk) = ring.chunks.pop_front() else { continue };
-            oldest.feed.all.evicted.store(last_of(&chunk), Ordering::Release);
+            ring.trimmed = ring.trimmed.max(last_of(&chunk));
+            oldest.feed.all.evicted.fetch_max(last_of(&chunk), Ordering::AcqRel);
             if !ring.namespaces.is_empty() {
                 for event in chunk.iter() {
                     if let Some((interest, _)) = ring.namespaces.get(&event.record.key.namespace) {
-                        interest.evicted.store(event.revision, Ordering::Release);
+                        interest.evicted.fetch_max(event.revision, Ordering::AcqRel);
                     }
                 }
             }

@@ -82,8 +82,7 @@ fn in_window(shared: &Shared, key: &Key) -> History {
     let state = shared.read();
     let until = state.revision();
     let (since, chunks) = match state.known_feed(key.collection) {
-        // Nothing leaves the window while the lock is held.
-        Some(feed) => (feed.evicted(), feed.since(feed.evicted(), until).unwrap_or_default()),
+        Some(feed) => feed.held(),
         None => (state.opened_at(), Vec::new()),
     };
     let now = state.get(key).cloned();

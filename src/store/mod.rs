@@ -393,6 +393,13 @@ impl Store {
         Ok(records)
     }
 
+    /// From now on what is deleted from `collections` leaves the events in memory, with all that happened
+    /// in the collection before, as soon as every watch of it has seen the deletion. Who asks for older
+    /// revisions of it is answered from the files, or that they have expired.
+    pub fn forget_deleted(&self, collections: Vec<&'static str>) {
+        self.0.shared.write().forget_deleted(collections);
+    }
+
     /// The newest revision that readers can see.
     #[must_use]
     pub fn revision(&self) -> Revision {

@@ -18,6 +18,8 @@ pub(super) struct State {
     live_bytes: u64,
     /// The window holds nothing up to this revision.
     opened_at: Revision,
+    /// Collections whose deleted objects do not stay in the window.
+    forgetful: Vec<&'static str>,
     saving: Option<Saving>,
 }
 
@@ -40,6 +42,7 @@ impl State {
             window: Window::new(limits),
             live_bytes: 0,
             opened_at: 0,
+            forgetful: Vec::new(),
             saving: None,
         }
     }
@@ -118,6 +121,11 @@ impl State {
             if let Some(collection) = run.first().map(|event| event.record.key.collection) {
                 let feed = self.feed(collection);
                 self.window.push(&feed, run, &mut applied);
+                if self.forgetful.contains(&collection)
+                    && let Some(deletion) = run.iter().rfind(|event| event.deleted)
+                {
+                    applied.doom(&feed, deletion.revision);
+                }
             }
         }
         applied
@@ -175,6 +183,11 @@ impl State {
         for collection in self.collections.values_mut() {
             collection.feed = Feed::new(revision);
         }
+    }
+
+    /// [`super::Store::forget_deleted`].
+    pub(super) fn forget_deleted(&mut self, collections: Vec<&'static str>) {
+        self.forgetful = collections;
     }
 
     /// From now on records of the present that get replaced are kept, for a snapshot of the present.

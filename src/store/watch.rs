@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::directory::Directory;
-use super::feed::{Feed, Interest};
+use super::feed::{Cursor, Feed};
 use super::past::{self, Held, Past, Step, Wanted};
 use super::{Event, Range, ReadError, Revision, Shared};
 
@@ -19,10 +19,9 @@ const BATCH_BYTES: usize = 4 << 20;
 pub struct Watch {
     shared: Arc<Shared>,
     feed: Arc<Feed>,
-    interest: Arc<Interest>,
-    range: Range,
     /// Everything up to here has been given.
-    reached: Revision,
+    cursor: Arc<Cursor>,
+    range: Range,
     /// Reads the files until the window is reached.
     past: Option<CatchUp>,
 }
@@ -49,9 +48,9 @@ impl Watch {
         }
         let known = shared.read().known_feed(range.collection).cloned();
         let feed = known.unwrap_or_else(|| shared.write().feed(range.collection));
-        let interest = feed.join(&range);
-        let mut watch = Self { shared, feed, interest, range, reached: from, past: None };
-        let oldest = watch.interest.evicted();
+        let cursor = feed.join(&range, from);
+        let mut watch = Self { shared, feed, cursor, range, past: None };
+        let oldest = watch.cursor.interest.evicted();
         if oldest > from {
             let Some(directory) = directory else { return Err(ReadError::Expired { asked: from, oldest }) };
             let (shared, wanted) = (watch.shared.clone(), Wanted::range(&watch.range));
@@ -79,7 +78,7 @@ impl Watch {
                 }
             }
         }
-        let interest = self.interest.clone();
+        let interest = self.cursor.interest.clone();
         loop {
             let events = self.take()?;
             if !events.is_empty() {
@@ -106,28 +105,31 @@ impl Watch {
     pub fn progress(&self) -> Revision {
         // In this order: what `last` does not know yet is not visible yet.
         let visible = self.shared.revision();
-        let is_up_to_date = self.past.is_none() && self.interest.last() <= self.reached;
-        if is_up_to_date { visible.max(self.reached) } else { self.reached }
+        let reached = self.cursor.reached();
+        let is_up_to_date = self.past.is_none() && self.cursor.interest.last() <= reached;
+        if is_up_to_date { visible.max(reached) } else { reached }
     }
 
     /// What the window has for this watcher; `None` if some of it is gone.
-    fn take(&mut self) -> Option<Vec<Event>> {
+    fn take(&self) -> Option<Vec<Event>> {
         loop {
             let visible = self.shared.revision();
-            if self.interest.last() <= self.reached {
-                self.reached = visible.max(self.reached);
+            let (interest, before) = (&self.cursor.interest, self.cursor.reached());
+            if interest.last() <= before {
+                self.cursor.reach(visible.max(before));
                 return Some(Vec::new());
             }
-            let (chunks, reached) =
-                self.feed.some_since(&self.interest, self.reached, visible, BATCH_EVENTS)?;
+            let (chunks, reached) = self.feed.some_since(interest, before, visible, BATCH_EVENTS)?;
             let wanted = |event: &&Event| {
                 let namespace = &event.record.key.namespace;
-                (self.reached + 1..=reached).contains(&event.revision)
+                (before + 1..=reached).contains(&event.revision)
                     && self.range.namespace.as_ref().is_none_or(|only| only == namespace)
             };
             let events: Vec<_> =
                 chunks.iter().flat_map(|chunk| chunk.iter().filter(wanted)).cloned().collect();
-            self.reached = reached.max(self.reached);
+            drop(chunks);
+            self.cursor.reach(reached.max(before));
+            self.feed.forget();
             if !events.is_empty() || reached >= visible {
                 return Some(events);
             }
@@ -138,7 +140,7 @@ impl Watch {
     async fn catch_up(&mut self, past: CatchUp) -> Result<Vec<Event>, ReadError> {
         let reading = match past {
             CatchUp::Idle(past) => {
-                if past.at() >= self.interest.evicted()
+                if past.at() >= self.cursor.interest.evicted()
                     && let Some(events) = self.take()
                 {
                     return Ok(events);
@@ -153,7 +155,7 @@ impl Watch {
         self.past = None;
         let (past, events) =
             joined.map_err(|error| ReadError::Unreadable(Arc::new(std::io::Error::other(error))))?;
-        self.reached = past.at();
+        self.cursor.reach(past.at());
         let events = events?;
         self.past = Some(CatchUp::Idle(past));
         Ok(events)
@@ -162,6 +164,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        // Holds nothing back any more.
+        self.cursor.reach(Revision::MAX);
         self.feed.leave(&self.range);
     }
 }

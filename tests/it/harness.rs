@@ -11,6 +11,10 @@ use tempfile::TempDir;
 /// Longer than anything here takes, shorter than a person's patience.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What Coracle logs at every level and its libraries up to debug, but for the compiler of guests, which
+/// never sees an object and writes gigabytes.
+const EVERYTHING: &str = "debug,coracle=trace,cranelift=warn,regalloc=warn,wasmtime=warn";
+
 /// Whether a program is on this machine. One that is missing skips the test, loudly; with
 /// `CORACLE_REQUIRE_TOOLS=1` it fails it.
 #[must_use]
@@ -45,6 +49,8 @@ pub(crate) struct Up {
     pub(crate) kubeconfig: PathBuf,
     directory: TempDir,
     arguments: Vec<String>,
+    /// Where it logs everything, if it does.
+    log: Option<PathBuf>,
 }
 
 impl Up {
@@ -53,7 +59,7 @@ impl Up {
     pub(crate) fn ephemeral(arguments: &[&str]) -> Self {
         let mut all = vec!["--ephemeral"];
         all.extend(arguments);
-        Self::start(TempDir::new().unwrap(), &all)
+        Self::start(TempDir::new().unwrap(), &all, None)
     }
 
     /// Starts a cluster that keeps its data.
@@ -63,14 +69,36 @@ impl Up {
         let data = directory.path().join("data");
         let mut all = vec!["--data-dir", data.to_str().unwrap()];
         all.extend(arguments);
-        Self::start(directory, &all)
+        Self::start(directory, &all, None)
     }
 
-    fn start(directory: TempDir, arguments: &[&str]) -> Self {
+    /// As [`Up::durable`], with all that Coracle and its libraries have to say in [`Up::log`].
+    #[must_use]
+    pub(crate) fn logged(arguments: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let (data, log) = (directory.path().join("data"), directory.path().join("log"));
+        let mut all = vec!["--data-dir", data.to_str().unwrap()];
+        all.extend(arguments);
+        Self::start(directory, &all, Some(log))
+    }
+
+    fn start(directory: TempDir, arguments: &[&str], log: Option<PathBuf>) -> Self {
         let kubeconfig = directory.path().join("kubeconfig");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (child, url) = spawn(&arguments, &kubeconfig);
-        Self { child, url, kubeconfig, directory, arguments }
+        let (child, url) = spawn(&arguments, &kubeconfig, log.as_deref());
+        Self { child, url, kubeconfig, directory, arguments, log }
+    }
+
+    /// The process.
+    #[must_use]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What a cluster of [`Up::logged`] has logged.
+    #[must_use]
+    pub(crate) fn log(&self) -> Vec<u8> {
+        std::fs::read(self.log.as_ref().unwrap()).unwrap()
     }
 
     /// kill -9, then the same command again on the same data.
@@ -89,7 +117,7 @@ impl Up {
 
     /// The same command again on the same data, after [`Up::stop`].
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.url) = spawn(&self.arguments, &self.kubeconfig);
+        (self.child, self.url) = spawn(&self.arguments, &self.kubeconfig, self.log.as_deref());
     }
 
     #[must_use]
@@ -179,14 +207,14 @@ impl Drop for Up {
     }
 }
 
-fn spawn(arguments: &[String], kubeconfig: &Path) -> (Child, String) {
-    let mut child = coracle()
-        .args(["up", "--listen", "127.0.0.1:0", "--kubeconfig"])
-        .arg(kubeconfig)
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+fn spawn(arguments: &[String], kubeconfig: &Path, log: Option<&Path>) -> (Child, String) {
+    let mut command = coracle();
+    command.args(["up", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(kubeconfig).args(arguments);
+    if let Some(path) = log {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        command.env("RUST_LOG", EVERYTHING).stderr(log);
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {

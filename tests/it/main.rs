@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod canary;
 mod client_library;
 mod config;
 mod config_history;

@@ -287,3 +287,55 @@ async fn a_watch_from_far_back_catches_up() {
     let inside: Vec<_> = expected[40..].iter().filter(|text| text[1..].starts_with("b/")).cloned().collect();
     assert_eq!(forty, inside);
 }
+
+/// Whether somebody still has the content.
+fn is_held(record: &std::sync::Weak<Record>) -> bool {
+    record.strong_count() > 0
+}
+
+#[tokio::test]
+async fn what_is_deleted_of_a_forgetful_collection_is_gone_once_everybody_has_it() {
+    let store = ephemeral();
+    store.forget_deleted(vec!["configmaps"]);
+    let mut quick = store.watch(all(), 0).await.unwrap();
+    let mut slow = store.watch(within("a"), 0).await.unwrap();
+    let mut idle = store.watch(within("quiet"), 0).await.unwrap();
+    set(&store, key("a", "other"), "1").await;
+    let secret = Arc::downgrade(&set(&store, key("a", "x"), "2").await);
+    let kept = Arc::downgrade(&unset(&store, key("a", "x")).await);
+    let all_of_it = ["+a/other=1@1+1", "+a/x=2@2+2", "-a/x=2@3+2"];
+    assert_eq!(next(&mut quick).await, all_of_it);
+    assert!(is_held(&secret) && is_held(&kept), "one has not seen it");
+    assert_eq!(next(&mut slow).await, all_of_it);
+    assert!(!is_held(&secret) && !is_held(&kept));
+
+    // Those who watch go on, the others' history too; who comes late is told to begin anew.
+    set(&store, key("a", "other"), "4").await;
+    for watch in [&mut quick, &mut slow] {
+        assert_eq!(next(watch).await, ["~a/other=4@4+1"]);
+    }
+    set(&store, key("quiet", "y"), "5").await;
+    assert_eq!(next(&mut idle).await, ["+quiet/y=5@5+5"]);
+    assert!(matches!(store.watch(all(), 2).await, Err(ReadError::Expired { asked: 2, oldest: 3 })));
+    assert_eq!(next(&mut store.watch(all(), 3).await.unwrap()).await, ["~a/other=4@4+1", "+quiet/y=5@5+5"]);
+    assert!(matches!(store.list_at(2, &all()).await, Err(ReadError::Expired { asked: 2, .. })));
+    assert_eq!(store.history(&key("a", "other")).await.unwrap().versions.len(), 2);
+    assert_eq!(store.history(&key("a", "other")).await.unwrap().since, 0);
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_gone_with_the_last_watch_that_did_not_look() {
+    let store = ephemeral();
+    store.forget_deleted(vec!["configmaps"]);
+    let watch = store.watch(all(), 0).await.unwrap();
+    let secret = Arc::downgrade(&set(&store, key("a", "x"), "1").await);
+    unset(&store, key("a", "x")).await;
+    // The same name anew is another object.
+    let anew = Arc::downgrade(&set(&store, key("a", "x"), "2").await);
+    assert!(is_held(&secret));
+    drop(watch);
+    assert!(!is_held(&secret) && is_held(&anew));
+    // Nobody watches: gone at once.
+    unset(&store, key("a", "x")).await;
+    assert!(!is_held(&anew));
+}
