@@ -53,11 +53,20 @@ impl World {
     fn request(&self, verb: Verb, plural: &str, name: Option<&str>, body: Value) -> Request {
         let (plural, subresource) = plural.split_once('/').unwrap_or((plural, ""));
         let kind = kind::ALL.iter().copied().find(|kind| kind.plural == plural).unwrap();
+        // Those that the kind lacks too, to see them refused.
+        let subresources = [
+            Subresource::Status,
+            Subresource::Binding,
+            Subresource::Log,
+            Subresource::Finalize,
+            Subresource::History,
+            Subresource::Token,
+        ];
         Request {
             user: User::admin(),
             verb,
             kind,
-            subresource: kind.subresources.iter().copied().find(|one| one.name() == subresource),
+            subresource: subresources.into_iter().find(|one| one.name() == subresource),
             namespace: kind.is_namespaced().then(|| "n".to_owned()),
             name: name.map(str::to_owned),
             options: Options::default(),
