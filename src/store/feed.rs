@@ -11,15 +11,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::{Event, Limits, Range, Revision};
+use super::{Event, Key, Limits, Range, Revision};
 
 /// Events that stand and fall together, oldest first. Empty once it is doomed and forgotten.
 pub(super) type Chunk = Arc<[Event]>;
 
 /// Longer runs are cut, so that the window lets go of little at a time.
 const CHUNK_EVENTS_MAX: usize = 256;
+
+/// Of so many forgotten events is known that they happened; older ones count as trimmed.
+const FORGOTTEN_MAX: usize = 16 << 10;
 
 /// What an event weighs besides its JSON.
 const EVENT_OVERHEAD_BYTES: usize = 256;
@@ -36,6 +40,8 @@ struct Ring {
     chunks: VecDeque<Chunk>,
     /// Nothing later than this has left, but what was forgotten.
     trimmed: Revision,
+    /// Oldest first within an object.
+    forgotten: VecDeque<Forgotten>,
     /// How far each watcher has come.
     cursors: Vec<Weak<Cursor>>,
     /// Namespaces that somebody watches, and how many do.
@@ -52,10 +58,26 @@ pub(super) struct Interest {
     pub(super) notify: Notify,
 }
 
+/// What is left of an event that was forgotten: that it happened.
+#[derive(Clone)]
+pub(super) struct Forgotten {
+    pub(super) key: Key,
+    pub(super) revision: Revision,
+    pub(super) time: Option<Timestamp>,
+    pub(super) deleted: bool,
+}
+
 /// How far a watcher has come.
 pub(super) struct Cursor {
     pub(super) interest: Arc<Interest>,
     reached: AtomicU64,
+}
+
+impl Forgotten {
+    fn of(event: &Event) -> Self {
+        let Event { record, revision, deleted, .. } = event;
+        Self { key: record.key.clone(), revision: *revision, time: record.time(), deleted: *deleted }
+    }
 }
 
 impl Cursor {
@@ -91,8 +113,13 @@ impl Interest {
 impl Feed {
     /// `from`: nothing up to there will ever be in it.
     pub(super) fn new(from: Revision) -> Arc<Self> {
-        let ring =
-            Ring { chunks: VecDeque::new(), trimmed: from, cursors: Vec::new(), namespaces: BTreeMap::new() };
+        let ring = Ring {
+            chunks: VecDeque::new(),
+            trimmed: from,
+            forgotten: VecDeque::new(),
+            cursors: Vec::new(),
+            namespaces: BTreeMap::new(),
+        };
         Arc::new(Self { ring: RwLock::new(ring), all: Interest::new(from, from), doomed: 0.into() })
     }
 
@@ -163,7 +190,7 @@ impl Feed {
         if ring.cursors.iter().filter_map(Weak::upgrade).any(is_needed) {
             return;
         }
-        let Ring { chunks, namespaces, .. } = &mut *ring;
+        let Ring { chunks, namespaces, trimmed, forgotten, .. } = &mut *ring;
         let older = chunks.partition_point(|chunk| first_of(chunk) <= doomed);
         let mut gone: BTreeMap<(Arc<str>, Arc<str>), Revision> = BTreeMap::new();
         for event in chunks.range(..older).flat_map(|chunk| chunk.iter()) {
@@ -183,22 +210,29 @@ impl Feed {
             let deleted = gone.get(&(key.namespace.clone(), key.name.clone()));
             deleted.is_some_and(|deleted| event.revision <= *deleted)
         };
-        let mut forgotten = Vec::new();
+        let mut dropped = Vec::new();
         for chunk in chunks.range_mut(..older).filter(|chunk| chunk.iter().any(is_gone)) {
+            forgotten.extend(chunk.iter().filter(|event| is_gone(event)).map(Forgotten::of));
             // The window counts chunks, so one that becomes empty stays in its place.
             let kept = chunk.iter().filter(|event| !is_gone(event)).cloned().collect();
-            forgotten.push(std::mem::replace(chunk, kept));
+            dropped.push(std::mem::replace(chunk, kept));
+        }
+        while forgotten.len() > FORGOTTEN_MAX {
+            let oldest = forgotten.pop_front().map_or(0, |event| event.revision);
+            *trimmed = (*trimmed).max(oldest);
         }
         self.all.evicted.fetch_max(doomed, Ordering::AcqRel);
         drop(ring);
         // Outside the lock: freeing takes a while.
-        drop(forgotten);
+        drop(dropped);
     }
 
-    /// All events that are here, and the revision from which on only forgotten ones are missing.
-    pub(super) fn held(&self) -> (Revision, Vec<Chunk>) {
+    /// All events that are here, what is left of forgotten ones of `key`, and the revision since which
+    /// that is everything.
+    pub(super) fn held(&self, key: &Key) -> (Revision, Vec<Forgotten>, Vec<Chunk>) {
         let ring = self.read();
-        (ring.trimmed, ring.chunks.iter().cloned().collect())
+        let forgotten = ring.forgotten.iter().filter(|event| event.key == *key).cloned().collect();
+        (ring.trimmed, forgotten, ring.chunks.iter().cloned().collect())
     }
 
     /// The events after `after` and up to `until`; `None` if some have left the window.

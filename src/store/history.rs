@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::directory::Directory;
+use super::feed::Forgotten;
 use super::past::{self, Held, Past, Wanted};
 use super::{Key, ReadError, Record, Revision, Shared};
 
@@ -46,6 +47,11 @@ impl Version {
         Self { revision: record.revision, time: record.time(), content: Content::Put(record) }
     }
 
+    fn forgotten(event: Forgotten) -> Self {
+        let content = if event.deleted { Content::Deleted } else { Content::Destroyed };
+        Self { revision: event.revision, time: event.time, content }
+    }
+
     fn held(held: &Held) -> Self {
         match held {
             Held::Record(record) => Self::put(record.clone()),
@@ -81,14 +87,15 @@ pub(super) async fn read(
 fn in_window(shared: &Shared, key: &Key) -> History {
     let state = shared.read();
     let until = state.revision();
-    let (since, chunks) = match state.known_feed(key.collection) {
-        Some(feed) => feed.held(),
-        None => (state.opened_at(), Vec::new()),
+    let (since, forgotten, chunks) = match state.known_feed(key.collection) {
+        Some(feed) => feed.held(key),
+        None => (state.opened_at(), Vec::new(), Vec::new()),
     };
     let now = state.get(key).cloned();
     drop(state);
     let mut events = chunks.iter().flat_map(|chunk| chunk.iter()).filter(|event| event.record.key == *key);
-    let mut versions = Vec::new();
+    let is_kept = |event: &Forgotten| event.revision > since;
+    let mut versions: Vec<_> = forgotten.into_iter().filter(is_kept).map(Version::forgotten).collect();
     match events.next() {
         None => versions.extend(now.map(Version::put)),
         Some(first) => {

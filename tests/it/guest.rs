@@ -35,7 +35,9 @@ fn every_guest_is_run_by_a_test() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.to_str().unwrap().contains("test") {
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && path.to_str().unwrap().contains("test")
+            {
                 tests.push_str(&fs::read_to_string(&path).unwrap());
             }
         }

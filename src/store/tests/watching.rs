@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::{Event, ReadError, Watch};
+use crate::store::{Content, Event, ReadError, Version, Watch};
 
 #[track_caller]
 fn show_event(event: &Event) -> String {
@@ -319,8 +319,16 @@ async fn what_is_deleted_of_a_forgetful_collection_is_gone_once_everybody_has_it
     assert!(matches!(store.watch(all(), 2).await, Err(ReadError::Expired { asked: 2, oldest: 3 })));
     assert_eq!(next(&mut store.watch(all(), 3).await.unwrap()).await, ["~a/other=4@4+1", "+quiet/y=5@5+5"]);
     assert!(matches!(store.list_at(2, &all()).await, Err(ReadError::Expired { asked: 2, .. })));
-    assert_eq!(store.history(&key("a", "other")).await.unwrap().versions.len(), 2);
-    assert_eq!(store.history(&key("a", "other")).await.unwrap().since, 0);
+    let other = store.history(&key("a", "other")).await.unwrap();
+    assert_eq!((other.since, other.versions.len()), (0, 2));
+    let gone = store.history(&key("a", "x")).await.unwrap();
+    assert!(matches!(
+        &gone.versions[..],
+        [
+            Version { revision: 2, content: Content::Destroyed, .. },
+            Version { revision: 3, content: Content::Deleted, .. }
+        ]
+    ));
 }
 
 #[tokio::test]
