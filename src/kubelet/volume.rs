@@ -132,17 +132,27 @@ fn has_token(volume: &Volume) -> bool {
 /// The objects that the pod's volumes depend on, on a node that `runs_code` or not.
 pub(crate) fn sources(pod: &Pod, runs_code: bool) -> Vec<Source> {
     let needed = used(pod).filter(|volume| runs_code || !is_api_access(volume));
-    needed
-        .flat_map(|volume| {
-            let account = has_token(volume).then(|| Source::account(token::account(pod)));
-            account.into_iter().chain(named_by(volume))
-        })
-        .collect()
+    needed.flat_map(|volume| needed_by(pod, volume)).collect()
+}
+
+fn needed_by(pod: &Pod, volume: &Volume) -> impl Iterator<Item = Source> {
+    let account = has_token(volume).then(|| Source::account(token::account(pod)));
+    account.into_iter().chain(named_by(volume))
 }
 
 /// The ConfigMaps and Secrets that a volume shows as the pod's configuration.
 fn sources_of(volume: &Volume) -> Vec<Source> {
     if is_api_access(volume) { Vec::new() } else { named_by(volume) }
+}
+
+/// Whether a volume shows something else with the contents `after` than with those `before`, as far as
+/// that comes from sources.
+pub(crate) fn differs(pod: &Pod, volume: &Volume, before: &Contents, after: &Contents) -> bool {
+    needed_by(pod, volume).any(|source| match (before.get(&source), after.get(&source)) {
+        (Some(before), Some(after)) => !Arc::ptr_eq(before, after),
+        (None, None) => false,
+        (Some(_), None) | (None, Some(_)) => true,
+    })
 }
 
 fn named_by(volume: &Volume) -> Vec<Source> {
@@ -383,15 +393,17 @@ impl Volumes {
         if wrong.is_empty() { Ok(Self(volumes)) } else { Err(wrong) }
     }
 
-    /// Shows the sources as they are now. What cannot be made any more keeps what it has, and is told.
+    /// Shows the sources as they are now, in volumes of which one `has_changed`. What cannot be made any
+    /// more keeps what it has, and is told.
     pub(crate) fn refresh(
         &self,
         facts: &Facts<'_>,
         contents: &Contents,
         tokens: Option<&Tokens>,
+        has_changed: impl Fn(&Volume) -> bool,
     ) -> Vec<MountError> {
         let mut wrong = Vec::new();
-        for volume in used(facts.pod) {
+        for volume in used(facts.pod).filter(|volume| has_changed(volume)) {
             let Some(live) = self.0.get(&volume.name) else { continue };
             match content(volume, facts, contents, tokens) {
                 Ok(Content::Files(Shown { files, settings })) => {

@@ -126,7 +126,7 @@ fn a_tracker_shows_what_the_volumes_show() {
     assert_eq!(shown(&tracker), "6 [m 5, s 6]");
     assert_eq!(tracker.outdated(&Contents::new()), None);
 
-    volumes.refresh(&facts, &contents(9, "2"), None);
+    volumes.refresh(&facts, &contents(9, "2"), None, |_| true);
     assert_eq!((tracker.refresh(), frozen.refresh()), (true, false));
     assert!(!tracker.refresh(), "nothing new");
     assert_eq!((shown(&tracker), shown(&frozen)), ("9 [m 9, s 6]".to_owned(), "6 [m 5, s 6]".to_owned()));
@@ -138,7 +138,7 @@ fn a_tracker_shows_what_the_volumes_show() {
     assert_eq!(frozen.report().unwrap()["configmap/m"]["revision"], 5);
     assert_eq!(tracker.feed().shown().settings.len(), 2);
 
-    volumes.refresh(&facts, &Contents::new(), None);
+    volumes.refresh(&facts, &Contents::new(), None, |_| true);
     assert!(tracker.refresh());
     assert_eq!(shown(&tracker), "10 [s 6]");
     assert_eq!(tracker.feed().shown().settings.len(), 1);

@@ -11,7 +11,7 @@ use super::super::fields::Facts;
 use super::super::inbox::SourceNews;
 use super::super::lifecycle::{Event, Slot};
 use super::super::sources::{Latest, Source, fetch_contents};
-use super::super::volume::{MountError, Volumes};
+use super::super::volume::{self, MountError, Volumes};
 use super::super::{env, start};
 use super::{Actor, Outcome, REPORT, RETRY};
 use crate::client;
@@ -74,7 +74,9 @@ impl Actor {
         let wanted = self.wanted();
         let latest = self.node.shared.sources.latest(namespace, &wanted);
         let contents = merge(&self.contents, wanted, latest);
-        self.show(contents);
+        // One pod among a thousand that hear of it: only what has changed is made anew, unless something
+        // was wrong, of which the whole is to be told.
+        self.show(contents, !self.mount_errors.is_empty());
     }
 
     /// Reads the sources of the volumes, to make or to refresh them.
@@ -106,7 +108,7 @@ impl Actor {
             return;
         }
         let errors = match contents {
-            Ok(contents) if self.volumes.is_some() => return self.show(contents),
+            Ok(contents) if self.volumes.is_some() => return self.show(contents, true),
             Ok(contents) => {
                 let pod = self.pod.clone();
                 match Volumes::make(&self.facts(&pod), &contents, self.tokens.as_ref()) {
@@ -151,11 +153,14 @@ impl Actor {
         }
     }
 
-    /// Shows contents in the volumes that are there: first the files, then the news of them.
-    fn show(&mut self, contents: Contents) {
+    /// Shows contents in the volumes that are there, in `all` of them or in those whose sources have
+    /// changed: first the files, then the news of them.
+    fn show(&mut self, contents: Contents, all: bool) {
         let pod = self.pod.clone();
         if let Some(volumes) = &self.volumes {
-            let errors = told(&volumes.refresh(&self.facts(&pod), &contents, self.tokens.as_ref()));
+            let has_changed = |volume: &_| all || volume::differs(&pod, volume, &self.contents, &contents);
+            let tokens = self.tokens.as_ref();
+            let errors = told(&volumes.refresh(&self.facts(&pod), &contents, tokens, has_changed));
             self.say_mount_errors(errors);
         }
         self.contents = contents;

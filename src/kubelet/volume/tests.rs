@@ -233,3 +233,30 @@ fn parts_of_volumes() {
         assert_eq!(result.as_ref().map(Option::as_deref).map_err(String::as_str), expected);
     }
 }
+
+#[test]
+fn a_volume_is_made_anew_for_its_own_sources_only() {
+    // BEHAVIOURS 10.8.
+    let pod: Pod = serde_json::from_value(json!({
+        "spec": {"containers": [], "serviceAccountName": "a", "volumes": [
+            {"name": "one", "configMap": {"name": "m"}},
+            {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
+            {"name": "none", "emptyDir": {}},
+        ]},
+    }))
+    .unwrap();
+    let content = || Arc::new(super::super::content::Content::of(&ConfigMap::default()));
+    let (map, account) = (Source::config_map("m"), Source::account("a"));
+    let before: Contents = [(map.clone(), content()), (account.clone(), content())].into();
+    let differing = |after: &Contents| -> Vec<&str> {
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        volumes.filter(|volume| differs(&pod, volume, &before, after)).map(|v| v.name.as_str()).collect()
+    };
+    assert!(differing(&before).is_empty());
+    let mut after = before.clone();
+    after.insert(map.clone(), content());
+    assert_eq!(differing(&after), ["one"]);
+    after.remove(&account);
+    assert_eq!(differing(&after), ["one", "token"]);
+    assert_eq!(differing(&Contents::new()), ["one", "token"]);
+}
