@@ -12,6 +12,7 @@ use crate::guests::fixture;
 
 /// No wait for an event may take longer, on the slowest machine.
 const DEADLINE: Duration = Duration::from_secs(60);
+const LOG_BYTES: usize = 100_000;
 
 /// A runtime in real time, and the threads that its guests run on. One for all tests, as a process
 /// has one.
@@ -52,7 +53,7 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         config: None,
         memory_limit: Some(64 << 20),
         cpu_limit: None,
-        output: Arc::new(Log::new(runtime.shared.world.clock, 100_000)),
+        output: Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES)),
         annotations: BTreeMap::new(),
     }
 }
@@ -79,13 +80,32 @@ fn run_with(name: &str, args: &[&str], change: impl FnOnce(&mut ContainerSpec)) 
 }
 
 /// Waits until a container has written `text`.
+/// For a guest that says `text` once and no more than the log keeps.
 async fn wait_for_output(log: &Arc<Log>, text: &str) {
     let mut seen = Vec::new();
     let mut chunks = log.read(&LogQuery { follow: true, ..LogQuery::default() });
-    while !String::from_utf8_lossy(&seen).contains(text) {
-        let chunk = real().clock.timeout(DEADLINE, chunks.next()).await.unwrap();
-        seen.extend_from_slice(&chunk.expect("it goes on writing"));
-    }
+    let said = async {
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            seen.extend_from_slice(&chunks.next().await.expect("it goes on writing"));
+            // So that the deadline is looked at even where output never pauses.
+            tokio::task::consume_budget().await;
+        }
+    };
+    let said = real().clock.timeout(DEADLINE, said).await;
+    assert!(said.is_ok(), "no {text:?} in {:?}", log.tail(10, 1_000));
+}
+
+/// For a guest that writes faster than a reader follows.
+async fn wait_for_bytes(log: &Arc<Log>, count: usize) {
+    let mut chunks = log.read(&LogQuery { follow: true, ..LogQuery::default() });
+    let written = async {
+        let mut seen = 0;
+        while seen < count {
+            seen += chunks.next().await.expect("it goes on writing").len();
+            tokio::task::consume_budget().await;
+        }
+    };
+    real().clock.timeout(DEADLINE, written).await.unwrap();
 }
 
 fn files(pairs: &[(&str, &str)]) -> BTreeMap<String, File> {
@@ -246,13 +266,13 @@ fn endless_output_stays_within_the_log() {
         let spec = spec(&real.runtime, "spew", &[]).await;
         let output = Arc::clone(&spec.output);
         let container = real.runtime.start(spec).await;
-        wait_for_output(&output, "line 10000 ").await;
+        wait_for_bytes(&output, 4 * LOG_BYTES).await;
         let (exit, _) = finish(&real.runtime, super::tests::spec(&real.runtime, "hello", &[]).await).await;
         assert_eq!(exit, Exit::Code(0));
         drop(container);
         let end = output.read(&LogQuery { follow: true, ..LogQuery::default() }).count();
         real.clock.timeout(DEADLINE, end).await.unwrap();
-        assert!(output.tail(usize::MAX, usize::MAX).len() < 100_000);
+        assert!(output.tail(usize::MAX, usize::MAX).len() < LOG_BYTES);
     });
 }
 
