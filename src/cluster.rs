@@ -155,8 +155,12 @@ impl Cluster {
         let api_address = server.as_ref().map_or(NOWHERE, Server::address);
 
         let manager = Client::new(api.clone(), User::component("kube-controller-manager"));
-        let settings =
-            controller::Config { ca_pem: pki.ca_pem().to_owned(), api_address, tokens: pki.tokens() };
+        let settings = controller::Config {
+            ca_pem: pki.ca_pem().to_owned(),
+            api_address,
+            tokens: pki.tokens(),
+            fault: None,
+        };
         let admin = Client::new(api.clone(), User::admin());
         controller::bootstrap(&admin, &settings).await.map_err(StartError::Bootstrap)?;
         let recorder = Recorder::start(manager.clone(), clock, "controller-manager", None);

@@ -120,8 +120,13 @@ pub enum Response {
     },
     List(List),
     Watch(super::watch::WatchStream),
-    /// `Success`, as a deletion answers.
+    /// `Success`, of a verb that has no object to show.
     Status(Status),
+    /// `Success` of a deletion at once, and its revision.
+    Deleted {
+        status: Status,
+        revision: u64,
+    },
     /// Log text.
     Text(LogStream),
     /// The versions of one object, at least one.

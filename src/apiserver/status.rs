@@ -48,6 +48,13 @@ impl Error {
         self.reason() == "AlreadyExists"
     }
 
+    /// Something was to be created in a namespace that is going away (BEHAVIOURS 11.2).
+    #[must_use]
+    pub fn is_namespace_terminating(&self) -> bool {
+        let causes = self.0.details.iter().flat_map(|details| details.causes.iter().flatten());
+        causes.into_iter().any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"))
+    }
+
     /// The watch or list asked for a revision before the history; list again.
     #[must_use]
     pub fn is_expired(&self) -> bool {

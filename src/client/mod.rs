@@ -123,7 +123,7 @@ impl Client {
     }
 
     pub async fn delete<K: Typed>(&self, namespace: &str, name: &str, options: DeleteOptions) -> Result<()> {
-        self.delete_any(kind::of::<K>(), namespace, name, options).await
+        self.delete_any(kind::of::<K>(), namespace, name, options).await.map(drop)
     }
 
     /// An object of any kind.
@@ -136,39 +136,45 @@ impl Client {
         }
     }
 
-    /// Creates an object of any kind.
-    pub async fn create_any(&self, kind: &'static Kind, object: Box<dyn Object>) -> Result<()> {
+    /// Creates an object of any kind; its name, which may have been generated, and its revision.
+    pub async fn create_any(&self, kind: &'static Kind, object: Box<dyn Object>) -> Result<(String, u64)> {
         let namespace = object.metadata().namespace.clone().unwrap_or_default();
         let mut request = self.request(Verb::Create, kind, &namespace, None);
         request.body = Body::Object(object);
-        self.api.handle(request).await.map(drop)
+        let response = self.answer(request).await?;
+        let name = match &response {
+            Response::Record { record, .. } => record.key.name.to_string(),
+            Response::Object { object, .. } => object.metadata().name.clone().unwrap_or_default(),
+            _ => String::new(),
+        };
+        Ok((name, revision(&response)))
     }
 
-    /// PUT of an object of any kind, or of a subresource of it.
+    /// PUT of an object of any kind, or of a subresource of it; its revision.
     pub async fn update_any(
         &self,
         kind: &'static Kind,
         object: Box<dyn Object>,
         subresource: Option<Subresource>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let (namespace, name) = (object.metadata().namespace.clone(), object.metadata().name.clone());
         let mut request = self.request(Verb::Update, kind, &namespace.unwrap_or_default(), name.as_deref());
         request.subresource = subresource;
         request.body = Body::Object(object);
-        self.api.handle(request).await.map(drop)
+        self.answer(request).await.map(|response| revision(&response))
     }
 
-    /// Deletes an object of any kind.
+    /// Deletes an object of any kind; the revision at which it was marked or went.
     pub async fn delete_any(
         &self,
         kind: &'static Kind,
         namespace: &str,
         name: &str,
         options: DeleteOptions,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let mut request = self.request(Verb::Delete, kind, namespace, Some(name));
         request.body = options.body();
-        self.api.handle(request).await.map(drop)
+        self.answer(request).await.map(|response| revision(&response))
     }
 
     /// Deletes everything of a kind in a namespace.
@@ -183,17 +189,17 @@ impl Client {
         self.api.handle(request).await.map(drop)
     }
 
-    /// JSON merge patch of an object of any kind.
+    /// JSON merge patch of an object of any kind; its revision.
     pub async fn merge_patch_any(
         &self,
         kind: &'static Kind,
         namespace: &str,
         name: &str,
         patch: Value,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let mut request = self.request(Verb::Patch, kind, namespace, Some(name));
         request.body = Body::Value { media_type: "application/merge-patch+json", value: patch };
-        self.api.handle(request).await.map(drop)
+        self.answer(request).await.map(|response| revision(&response))
     }
 
     /// Names and objects of any kind in a namespace; `""` is all of them.
@@ -337,6 +343,24 @@ impl DeleteOptions {
             value["propagationPolicy"] = json!(policy);
         }
         Body::Value { media_type: "application/json", value }
+    }
+}
+
+/// The revision of what a write answers with: of the write, or an older one if it changed nothing.
+fn revision(answer: &Response) -> u64 {
+    match answer {
+        Response::Record { record, .. } => record.revision,
+        Response::Deleted { revision, .. } => *revision,
+        Response::Object { object, .. } => {
+            let text = object.metadata().resource_version.as_deref().unwrap_or_default();
+            text.parse().unwrap_or_default()
+        }
+        Response::Warned { response, .. } => revision(response),
+        Response::List(_)
+        | Response::Watch(_)
+        | Response::Status(_)
+        | Response::Text(_)
+        | Response::History(_) => 0,
     }
 }
 

@@ -62,6 +62,13 @@ impl AnyWatcher {
         }
     }
 
+    /// Up to where everything has been told; 0 before the first list, and while the state is to be
+    /// listed again.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     async fn open(&self) -> Option<WatchStream> {
         let namespace = self.select.namespace.clone().unwrap_or_default();
         let mut request = self.client.request(Verb::Watch, self.kind, &namespace, None);

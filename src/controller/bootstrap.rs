@@ -84,7 +84,7 @@ async fn ensure(client: &Client, wanted: &Wanted) -> Result<()> {
         Err(error) => return Err(error),
     };
     match wanted.correction(&*known) {
-        Some(corrected) => client.update_any(kind.0, corrected, None).await,
+        Some(corrected) => client.update_any(kind.0, corrected, None).await.map(drop),
         None => Ok(()),
     }
 }

@@ -9,8 +9,11 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Action, Change, Controller, Key, KindRef, Moment, Snapshot, snapshot};
-use crate::client::{Client, DeleteOptions, Event, Recorder, Result, Select};
+use super::apply::{Applied, Hands, Wrote};
+use super::fault::Fault;
+use super::parking::Parking;
+use super::{Change, Controller, Key, KindRef, Moment, Snapshot, snapshot};
+use crate::client::{Client, Event, Recorder, Select};
 use crate::clock::Clock;
 use crate::kind::{self, Kind, Object};
 
@@ -29,24 +32,33 @@ pub(super) fn watched() -> impl Iterator<Item = KindRef> {
 }
 
 type Batch = Vec<Event<dyn Object>>;
-type Changes = Pin<Box<dyn Stream<Item = (KindRef, Option<Batch>)> + Send>>;
+/// News of a kind, and up to which revision it is now known.
+type News = (Batch, u64);
+type Changes = Pin<Box<dyn Stream<Item = (KindRef, Option<News>)> + Send>>;
 
 fn changes(client: &Client, kind: KindRef) -> Changes {
     let watcher = client.watch_any(kind.0, Select::default());
     Box::pin(stream::unfold(Some(watcher), move |watcher| async move {
         let mut watcher = watcher?;
         match watcher.next_batch().await {
-            Some(batch) => Some(((kind, Some(batch)), Some(watcher))),
+            Some(batch) => Some(((kind, Some((batch, watcher.revision()))), Some(watcher))),
             // Told, because without one kind nothing may be decided.
             None => Some(((kind, None), None)),
         }
     }))
 }
 
+/// How work on a key ended.
+enum Outcome {
+    Done { requeue_after: Option<Duration> },
+    Retry,
+}
+
 struct Driver {
     client: Client,
     recorder: Recorder,
     clock: Clock,
+    fault: Option<Fault>,
     controllers: Vec<Box<dyn Controller>>,
     seen: Snapshot,
     /// Kinds whose first list has not come yet.
@@ -54,7 +66,9 @@ struct Driver {
     queue: super::queue::Queue<Item>,
     /// Since when a key waits.
     waiting: BTreeMap<Item, Duration>,
-    applying: JoinSet<(Item, Option<Duration>, Result<bool>)>,
+    applying: JoinSet<(Item, Option<Duration>, Applied)>,
+    /// Keys whose writes `seen` does not have in it yet, so that no decision is made twice.
+    parked: Parking<Item, Outcome>,
 }
 
 pub(super) async fn run(
@@ -62,6 +76,7 @@ pub(super) async fn run(
     recorder: Recorder,
     clock: Clock,
     controllers: Vec<Box<dyn Controller>>,
+    fault: Option<Fault>,
     stop: CancellationToken,
 ) {
     let indexes = controllers.iter().flat_map(|controller| controller.indexes());
@@ -71,9 +86,11 @@ pub(super) async fn run(
         queue: super::queue::Queue::default(),
         waiting: BTreeMap::new(),
         applying: JoinSet::new(),
+        parked: Parking::new(watched()),
         client,
         recorder,
         clock,
+        fault,
         controllers,
     };
     for (number, controller) in driver.controllers.iter().enumerate() {
@@ -88,12 +105,13 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            () = killed(driver.fault.as_ref()) => return,
             Some(done) = driver.applying.join_next() => {
-                let (item, requeue_after, result) = done.expect("applying does not panic");
-                driver.applied(item, requeue_after, result);
+                let (item, requeue_after, applied) = done.expect("applying does not panic");
+                driver.applied(item, requeue_after, applied);
             }
             change = changes.next() => match change {
-                Some((kind, Some(batch))) => driver.saw(kind, batch),
+                Some((kind, Some((batch, revision)))) => driver.saw(kind, batch, revision),
                 Some((kind, None)) => {
                     tracing::info!(kind = ?kind.0, "the API is gone, controllers stop");
                     break;
@@ -105,6 +123,13 @@ pub(super) async fn run(
         }
     }
     while driver.applying.join_next().await.is_some() {}
+}
+
+async fn killed(fault: Option<&Fault>) {
+    match fault {
+        Some(fault) => fault.killed().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn wait(clock: Clock, due: Option<Duration>) {
@@ -139,10 +164,15 @@ impl Driver {
                 self.finish(&item, decision.requeue_after);
                 continue;
             }
-            let (client, recorder) = (self.client.clone(), self.recorder.clone());
+            let hands = Hands {
+                client: self.client.clone(),
+                recorder: self.recorder.clone(),
+                controller: controller.name(),
+                fault: self.fault.clone(),
+            };
             self.applying.spawn(async move {
-                let result = apply_all(&client, &recorder, decision.actions).await;
-                (item, decision.requeue_after, result)
+                let applied = hands.apply_all(decision.actions).await;
+                (item, decision.requeue_after, applied)
             });
         }
         self.queue.is_ready()
@@ -155,24 +185,40 @@ impl Driver {
         }
     }
 
-    fn applied(&mut self, item: Item, requeue_after: Option<Duration>, result: Result<bool>) {
-        match result {
-            Ok(true) => self.finish(&item, requeue_after),
+    fn applied(&mut self, item: Item, requeue_after: Option<Duration>, applied: Applied) {
+        let Applied { wrote, result } = applied;
+        let outcome = match result {
+            None | Some(Ok(true)) => Outcome::Done { requeue_after },
             // What was seen lags behind what is.
-            Ok(false) => self.queue.retry(&item, self.clock.monotonic()),
-            Err(error) => {
+            Some(Ok(false)) => Outcome::Retry,
+            Some(Err(error)) => {
                 let controller = self.controllers[item.0].name();
                 if error.is_conflict() {
                     tracing::debug!(controller, key = ?item.1, %error, "decided on an old version");
                 } else {
                     tracing::warn!(controller, key = ?item.1, %error, "will be tried again");
                 }
-                self.queue.retry(&item, self.clock.monotonic());
+                Outcome::Retry
             }
+        };
+        self.park(item, wrote, outcome);
+    }
+
+    /// Goes on with the key once what it wrote has been seen, which may be now.
+    fn park(&mut self, item: Item, wrote: Wrote, outcome: Outcome) {
+        if let Some((item, outcome)) = self.parked.park(item, wrote, outcome) {
+            self.settle(&item, outcome);
         }
     }
 
-    fn saw(&mut self, kind: KindRef, batch: Batch) {
+    fn settle(&mut self, item: &Item, outcome: Outcome) {
+        match outcome {
+            Outcome::Done { requeue_after } => self.finish(item, requeue_after),
+            Outcome::Retry => self.queue.retry(item, self.clock.monotonic()),
+        }
+    }
+
+    fn saw(&mut self, kind: KindRef, batch: Batch, revision: u64) {
         for event in batch {
             match event {
                 Event::Restarted(objects) => {
@@ -198,6 +244,9 @@ impl Driver {
                 Event::Deleted(object) => self.removed(kind, &object),
             }
         }
+        for (item, outcome) in self.parked.told(kind, revision) {
+            self.settle(&item, outcome);
+        }
     }
 
     fn changed(&mut self, kind: KindRef, object: Arc<dyn Object>) {
@@ -217,63 +266,5 @@ impl Driver {
     }
 }
 
-/// Applies actions in order. False if a requirement did not hold.
-async fn apply_all(client: &Client, recorder: &Recorder, actions: Vec<Action>) -> Result<bool> {
-    for action in actions {
-        if !apply(client, recorder, action).await? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-async fn apply(client: &Client, recorder: &Recorder, action: Action) -> Result<bool> {
-    match action {
-        Action::Create(kind, object) => match client.create_any(kind.0, object).await {
-            Err(error) if !error.is_already_exists() => return Err(error),
-            _ => {}
-        },
-        Action::Update(kind, object, subresource) => {
-            forgive_missing(client.update_any(kind.0, object, subresource).await)?;
-        }
-        Action::Patch(key, patch) => {
-            forgive_missing(client.merge_patch_any(key.kind.0, &key.namespace, &key.name, patch).await)?;
-        }
-        Action::Delete { key, uid, grace_period_seconds, propagation_policy } => {
-            let options = DeleteOptions { uid: Some(uid), grace_period_seconds, propagation_policy };
-            let deleted = client.delete_any(key.kind.0, &key.namespace, &key.name, options).await;
-            match deleted {
-                // Another object has the name now.
-                Err(error) if error.is_conflict() => return Ok(false),
-                deleted => forgive_missing(deleted)?,
-            }
-        }
-        Action::DeleteCollection(kind, namespace) => {
-            let options =
-                DeleteOptions { propagation_policy: Some("Background"), ..DeleteOptions::default() };
-            client.delete_collection(kind.0, &namespace, options).await?;
-        }
-        Action::RequireAbsent(key, uid) => {
-            match client.get_any(key.kind.0, &key.namespace, &key.name).await {
-                Ok(found) => return Ok(uid.is_some_and(|uid| snapshot::uid(&*found) != uid)),
-                Err(error) => forgive_missing(Err(error))?,
-            }
-        }
-        Action::RequireEmpty(namespace) => {
-            for kind in watched().filter(|kind| kind.0.is_namespaced()) {
-                if !client.list_keys(kind.0, &namespace).await?.is_empty() {
-                    return Ok(false);
-                }
-            }
-        }
-        Action::Warn { about, reason, message } => recorder.warning(&about, reason, message),
-    }
-    Ok(true)
-}
-
-fn forgive_missing(result: Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,14 @@
 //! The node life cycle (taints of nodes that stop renewing their Lease, BEHAVIOURS 17.2 and 17.3)
 //! belongs here as `node_lifecycle.rs` once nodes can be on other machines.
 
+mod apply;
 pub mod bootstrap;
 mod driver;
 pub mod event_ttl;
+pub mod fault;
 pub mod garbage;
 pub mod namespace;
+mod parking;
 pub mod pod_collector;
 pub mod queue;
 pub mod root_ca;
@@ -45,6 +48,8 @@ pub struct Config {
     pub api_address: SocketAddr,
     /// Signs the tokens that lie in Secrets.
     pub tokens: Arc<SigningKey>,
+    /// Where the controllers are to die, in tests of that.
+    pub fault: Option<fault::Fault>,
 }
 
 /// A change of one object, as the watches tell it.
@@ -91,7 +96,8 @@ pub trait Controller: Send + Sync {
     /// object of every kind, so it must be quick to say none.
     fn wakes(&self, seen: &Snapshot, change: &Change<'_>, wake: &mut dyn FnMut(Key));
 
-    /// Decides what to do about `key`, from what is. Called again whenever that may have changed.
+    /// Decides what to do about `key`, from what is. Called again whenever that may have changed, but
+    /// not before `seen` has in it what an earlier decision about the key wrote.
     fn reconcile(&self, seen: &Snapshot, key: &Key, moment: Moment) -> Decision;
 }
 
@@ -120,6 +126,9 @@ impl Decision {
 /// One thing to do. A missing object is as good as a deleted one, an existing one as a created one.
 pub enum Action {
     Create(KindRef, Box<dyn Object>),
+    /// Creates an object on behalf of an owner, on which Events tell of it: `SuccessfulCreate`
+    /// (`Created pod: NAME`) or `FailedCreate` (`Error creating: WHY`).
+    CreateFor(KindRef, Box<dyn Object>, ObjectReference),
     /// PUT of the object or of a subresource, on the condition of its `resourceVersion`.
     Update(KindRef, Box<dyn Object>, Option<Subresource>),
     /// A JSON merge patch.
@@ -141,13 +150,46 @@ pub enum Action {
         reason: &'static str,
         message: String,
     },
+    /// An Event of type `Normal`.
+    Event {
+        about: ObjectReference,
+        reason: &'static str,
+        message: String,
+    },
+    /// Actions that do not depend on each other, applied at the same time. All are tried; if any
+    /// fails so does this, with the first error.
+    Together(Vec<Action>),
+    /// Actions in order, as a part of [`Action::Together`].
+    InOrder(Vec<Action>),
+}
+
+impl Action {
+    /// Whether it asks the API for a change. Events do not count: nothing depends on them.
+    fn writes(&self) -> bool {
+        match self {
+            Self::Create(..)
+            | Self::CreateFor(..)
+            | Self::Update(..)
+            | Self::Patch(..)
+            | Self::Delete { .. }
+            | Self::DeleteCollection(..) => true,
+            Self::RequireAbsent(..)
+            | Self::RequireEmpty(_)
+            | Self::Warn { .. }
+            | Self::Event { .. }
+            | Self::Together(_)
+            | Self::InOrder(_) => false,
+        }
+    }
 }
 
 impl std::fmt::Debug for Action {
     /// Names objects without their content, which may be secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Create(kind, object) => write!(f, "Create({:?})", Key::to(*kind, &**object)),
+            Self::Create(kind, object) | Self::CreateFor(kind, object, _) => {
+                write!(f, "Create({:?})", Key::to(*kind, &**object))
+            }
             Self::Update(kind, object, part) => {
                 write!(f, "Update({:?}, {part:?})", Key::to(*kind, &**object))
             }
@@ -157,6 +199,9 @@ impl std::fmt::Debug for Action {
             Self::RequireAbsent(key, uid) => write!(f, "RequireAbsent({key:?}, {uid:?})"),
             Self::RequireEmpty(namespace) => write!(f, "RequireEmpty({namespace})"),
             Self::Warn { reason, message, .. } => write!(f, "Warn({reason}, {message})"),
+            Self::Event { reason, message, .. } => write!(f, "Event({reason}, {message})"),
+            Self::Together(actions) => write!(f, "Together({actions:?})"),
+            Self::InOrder(actions) => write!(f, "InOrder({actions:?})"),
         }
     }
 }
@@ -190,7 +235,14 @@ impl Controllers {
     #[must_use]
     pub fn start(client: Client, recorder: Recorder, clock: Clock, config: &Config) -> Handle {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(driver::run(client, recorder, clock, all(config), stop.clone()));
+        let task = tokio::spawn(driver::run(
+            client,
+            recorder,
+            clock,
+            all(config),
+            config.fault.clone(),
+            stop.clone(),
+        ));
         Handle { stop, task }
     }
 }

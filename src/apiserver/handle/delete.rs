@@ -138,11 +138,10 @@ impl Inner {
         old: &dyn Object,
         dry_run: bool,
     ) -> Result<Response, CommitError> {
-        if !dry_run {
-            self.remove(record).await?;
-        }
+        let revision = if dry_run { record.revision } else { self.remove(record).await?.revision };
         let uid = old.metadata().uid.as_deref().unwrap_or_default();
-        Ok(Response::Status(status::success(target.kind, &record.key.name, uid)))
+        let status = status::success(target.kind, &record.key.name, uid);
+        Ok(Response::Deleted { status, revision })
     }
 
     async fn mark(

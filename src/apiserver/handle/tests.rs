@@ -125,7 +125,7 @@ fn value(response: Response) -> Value {
     match response {
         Response::Record { record, .. } => serde_json::from_slice(&record.json).unwrap(),
         Response::Object { object, .. } => object.to_value(),
-        Response::Status(status) => serde_json::to_value(status).unwrap(),
+        Response::Status(status) | Response::Deleted { status, .. } => serde_json::to_value(status).unwrap(),
         Response::Warned { warnings, response } => {
             let mut value = value(*response);
             value["warnings"] = warnings.into();

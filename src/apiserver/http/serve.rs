@@ -244,7 +244,7 @@ impl Exchange<'_> {
             Response::Object { object, created } => {
                 self.json(code(created), view.object(kind, object.as_ref())?, accepted)
             }
-            Response::Status(mut status) => {
+            Response::Status(mut status) | Response::Deleted { mut status, .. } => {
                 let code = *status.code.get_or_insert(if verb == Verb::Create { 201 } else { 200 });
                 self.json(u16::try_from(code).unwrap_or(500), render::status(&status), accepted)
             }

@@ -2,7 +2,12 @@ use super::*;
 
 fn config(port: u16) -> Config {
     let tokens = std::sync::Arc::new(crate::apiserver::token::SigningKey::generate().unwrap());
-    Config { ca_pem: String::new(), api_address: SocketAddr::from(([127, 0, 0, 1], port)), tokens }
+    Config {
+        ca_pem: String::new(),
+        api_address: SocketAddr::from(([127, 0, 0, 1], port)),
+        tokens,
+        fault: None,
+    }
 }
 
 fn wanted(port: u16, name: &str) -> Vec<Wanted> {
