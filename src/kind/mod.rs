@@ -13,6 +13,7 @@ pub mod node_selector;
 pub mod object;
 pub mod quantity;
 pub mod resources;
+pub mod schedule;
 pub mod selector;
 pub mod strategy;
 pub mod table;
