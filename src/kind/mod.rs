@@ -26,6 +26,7 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
 pub mod event_v1;
+pub mod job;
 pub mod lease;
 pub mod limit_range;
 pub mod namespace;
@@ -71,6 +72,7 @@ pub static ALL: &[&Kind] = &[
     &service::KIND,
     &self_subject_review::KIND,
     &token_review::KIND,
+    &job::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
     &event_v1::KIND,
@@ -159,6 +161,8 @@ pub struct Kind {
     /// PUT without a `resourceVersion` is unconditional (BEHAVIOURS 2.4).
     pub unconditional_update: bool,
     pub default_propagation: Propagation,
+    /// What a deletion without a `propagationPolicy` is told (BEHAVIOURS 4.5).
+    pub warning_without_propagation: Option<&'static str>,
     /// Another kind whose stored objects these are, under another group: `events.k8s.io` Event is
     /// stored as core Event. The strategy's `Object` is then the stored type: its `decode_*` reads
     /// this kind's form and gives the stored one, and all else works on that. Stored bytes are
@@ -224,6 +228,7 @@ impl Kind {
             create_on_update: false,
             unconditional_update: true,
             default_propagation: Propagation::Background,
+            warning_without_propagation: None,
             stored_as: None,
             encrypted_at_rest: false,
             from_stored: None,

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Time};
 
 use super::update::uid_mismatch;
-use super::{Inner, Target, WRITE_TRIES_MAX, decoded, dry_run, store_failed};
+use super::{Inner, Target, WRITE_TRIES_MAX, decoded, dry_run, store_failed, warned};
 use crate::apiserver::admission::{self, Admission};
 use crate::apiserver::decode;
 use crate::apiserver::filter::Filter;
@@ -41,7 +41,9 @@ impl Inner {
         body: Body,
     ) -> Result<Response, Error> {
         let wish = wish(options, body)?;
-        self.delete_one(target, target.name()?, &wish).await
+        let response = self.delete_one(target, target.name()?, &wish).await?;
+        let warning = target.kind.warning_without_propagation.filter(|_| wish.policy.is_none());
+        Ok(warned(warning.into_iter().map(str::to_owned).collect(), response))
     }
 
     /// Many deletions, not one transaction (BEHAVIOURS 4.8).
