@@ -76,9 +76,113 @@ impl Clock {
         }
     }
 
+    /// What tells when the wall clock jumps; to be called inside a tokio runtime.
+    #[must_use]
+    pub fn jumps(&self) -> Jumps {
+        Jumps(if self.is_virtual() { None } else { jumps::Source::new(*self) })
+    }
+
     /// The future's output, or [`Elapsed`] if it is not ready within `limit`.
     pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
         tokio::time::timeout(limit, future).await.map_err(|_| Elapsed)
+    }
+}
+
+/// Tells when the wall clock jumps: when somebody sets it, or the machine wakes from sleep, which
+/// [`Clock::sleep`] does not count. Who waits for a wall time then looks again.
+pub struct Jumps(Option<jumps::Source>);
+
+impl Jumps {
+    /// Returns after the next jump; never in virtual time. Safe to cancel.
+    pub async fn next(&mut self) {
+        match &mut self.0 {
+            Some(source) => source.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod jumps {
+    use std::os::fd::OwnedFd;
+
+    use rustix::io::Errno;
+    use rustix::time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
+    };
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+
+    /// Long after all of this, in seconds since 1970.
+    const NEVER: i64 = 1 << 36;
+
+    /// A timer that the kernel cancels when the wall clock jumps (`TFD_TIMER_CANCEL_ON_SET`, also after
+    /// sleep: Linux `fs/timerfd.c`), which costs nothing meanwhile.
+    pub(super) struct Source(AsyncFd<OwnedFd>);
+
+    impl Source {
+        /// `None`, and jumps stay untold, where the kernel gives no such timer.
+        pub(super) fn new(_clock: super::Clock) -> Option<Self> {
+            let made = Self::make();
+            made.inspect_err(|error| tracing::warn!(%error, "jumps of the clock will not be noticed")).ok()
+        }
+
+        fn make() -> std::io::Result<Self> {
+            let timer =
+                timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+            let never = Itimerspec {
+                it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+                it_value: Timespec { tv_sec: NEVER, tv_nsec: 0 },
+            };
+            timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &never)?;
+            #[expect(unsafe_code, reason = "tokio wants to be told that the descriptor stays open")]
+            // SAFETY: an `OwnedFd` is open until it is dropped, and `AsyncFd` only lends it.
+            let watched = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
+            Ok(Self(watched?))
+        }
+
+        pub(super) async fn next(&mut self) {
+            loop {
+                let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
+                // Reading fails with ECANCELED after a jump, and the timer runs on.
+                match rustix::io::read(self.0.get_ref(), &mut [0; 8]) {
+                    Err(Errno::AGAIN) => ready.clear_ready(),
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod jumps {
+    use std::time::Duration;
+
+    use jiff::SignedDuration;
+
+    /// How often the clocks are compared, where no event tells of a jump.
+    const COMPARED_EVERY: Duration = Duration::from_secs(60);
+    /// What clocks may drift apart in that time.
+    const JUMP_MIN: SignedDuration = SignedDuration::from_secs(1);
+
+    pub(super) struct Source(super::Clock);
+
+    impl Source {
+        pub(super) fn new(clock: super::Clock) -> Option<Self> {
+            Some(Self(clock))
+        }
+
+        pub(super) async fn next(&mut self) {
+            loop {
+                let (wall, monotonic) = (self.0.now(), self.0.monotonic());
+                self.0.sleep(COMPARED_EVERY).await;
+                let passed = SignedDuration::try_from(self.0.monotonic() - monotonic).unwrap_or_default();
+                if (self.0.now().duration_since(wall) - passed).abs() > JUMP_MIN {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -96,6 +200,14 @@ pub fn virtual_runtime() -> std::io::Result<tokio::runtime::Runtime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_clock_that_nobody_sets_does_not_jump() {
+        let clock = Clock::real();
+        let mut jumps = clock.jumps();
+        assert!(jumps.0.is_some(), "this machine tells of jumps");
+        assert_eq!(clock.timeout(Duration::from_millis(20), jumps.next()).await, Err(Elapsed));
+    }
 
     #[test]
     fn an_hour_of_virtual_sleep_takes_no_time() {

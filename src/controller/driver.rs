@@ -98,6 +98,7 @@ pub(super) async fn run(
             driver.queue.add((number, key));
         }
     }
+    let mut jumps = clock.jumps();
     let mut changes = stream::select_all(watched().map(|kind| changes(&driver.client, kind)));
     loop {
         let more = driver.decide();
@@ -119,6 +120,8 @@ pub(super) async fn run(
                 None => break,
             },
             () = wait(clock, due), if due.is_some() && driver.unknown.is_empty() => {}
+            // Whoever waits for a wall time may be late, or have longer to wait.
+            () = jumps.next(), if due.is_some() => driver.queue.hurry(),
             () = tokio::task::yield_now(), if more => {}
         }
     }

@@ -93,6 +93,14 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
+    /// Makes all keys ready that wait for a time, for when it cannot be told how long they still have to.
+    pub fn hurry(&mut self) {
+        self.due.clear();
+        for (_, key) in std::mem::take(&mut self.later) {
+            self.add(key);
+        }
+    }
+
     /// When the next key that waits for a time is due.
     #[must_use]
     pub fn due(&self) -> Option<Duration> {
@@ -150,6 +158,22 @@ mod tests {
         queue.pop(now);
         queue.retry(&"a", now);
         assert_eq!(queue.due(), Some(now + ms(5)));
+    }
+
+    #[test]
+    fn who_is_hurried_waits_no_more() {
+        let mut queue = Queue::default();
+        queue.add_at("a", ms(10));
+        queue.add_at("b", ms(30));
+        queue.hurry();
+        assert_eq!([queue.pop(ms(0)), queue.pop(ms(0)), queue.pop(ms(0))], [Some("a"), Some("b"), None]);
+        assert_eq!(queue.due(), None);
+        // One that is being worked on comes back.
+        queue.add_at("a", ms(10));
+        queue.hurry();
+        assert_eq!(queue.pop(ms(0)), None);
+        queue.done(&"a");
+        assert_eq!(queue.pop(ms(0)), Some("a"));
     }
 
     #[test]
