@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::runtime::Handle;
 
@@ -159,6 +160,8 @@ impl Cluster {
             ca_pem: pki.ca_pem().to_owned(),
             api_address,
             tokens: pki.tokens(),
+            // As a controller manager takes its machine's; virtual time is nowhere.
+            time_zone: if clock.is_virtual() { TimeZone::UTC } else { TimeZone::system() },
             fault: None,
         };
         let admin = Client::new(api.clone(), User::admin());

@@ -366,6 +366,7 @@ fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
         }
         Subresource::Binding => (kind.group, kind.version, "Binding"),
         Subresource::History => ("coracle.dev", "v1", "ObjectHistory"),
+        Subresource::Trigger => ("coracle.dev", "v1", "Trigger"),
         Subresource::Token => {
             (token_request::KIND.group, token_request::KIND.version, token_request::KIND.kind)
         }

@@ -208,7 +208,7 @@ fn verb(
 pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
     match subresource {
         Subresource::Status => &["get", "patch", "update"],
-        Subresource::Binding | Subresource::Token => &["create"],
+        Subresource::Binding | Subresource::Token | Subresource::Trigger => &["create"],
         Subresource::Log | Subresource::History => &["get"],
         Subresource::Finalize => &["update"],
     }

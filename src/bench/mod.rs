@@ -4,6 +4,7 @@
 //! figure under which conditions it was taken. One line in [`SCENARIOS`] makes it known.
 
 mod config_fanout;
+mod cron;
 mod footprint;
 mod pods;
 mod report;
@@ -43,6 +44,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "config-fanout",
         about: "change a ConfigMap that many pods mount: the time from the API's answer to the new bytes in each guest",
         run: config_fanout::run,
+    },
+    Scenario {
+        name: "cron",
+        about: "CronJobs that are all due at the same minute: the time from that minute to each one's Job",
+        run: cron::run,
     },
     Scenario {
         name: "footprint",

@@ -1,11 +1,13 @@
 //! The command line: one file a command. A contract that tests and users rely on.
 
+mod access;
 mod bench;
 mod config;
 mod image;
 mod key;
 mod progress;
 mod run;
+mod trigger;
 mod up;
 
 use std::error::Error;
@@ -46,6 +48,7 @@ enum Command {
     Image(image::Image),
     Key(key::Key),
     Config(config::Config),
+    Trigger(trigger::Trigger),
     Bench(bench::Bench),
 }
 
@@ -57,6 +60,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Image(image) => image.run().map(|()| 0),
         Command::Key(key) => key.run().map(|()| 0),
         Command::Config(config) => config.run(),
+        Command::Trigger(trigger) => trigger.run().map(|()| 0),
         Command::Bench(bench) => bench.run().map(|()| 0),
     }
 }

@@ -11,7 +11,7 @@ use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde::Deserialize;
 
-use crate::kind::{self, Typed};
+use crate::kind::{self, Kind, Subresource, Typed};
 
 /// What a change is said to be by, where nothing else says it.
 const FIELD_MANAGER: &str = "coracle";
@@ -130,12 +130,37 @@ impl Remote {
 
     /// The kept versions of one object, as the server writes them in JSON.
     pub async fn history_json<K: Typed>(&self, namespace: &str, name: &str) -> Result<String, RemoteError> {
-        let kind = kind::of::<K>();
-        let root = if kind.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", kind.group) };
-        let (namespace, name) = (escaped(namespace), escaped(name));
-        let path = format!("{root}/{}/namespaces/{namespace}/{}/{name}/history", kind.version, kind.plural);
+        self.get::<K>(namespace, name, Subresource::History).await
+    }
+
+    /// What a subresource of one object says, as the server writes it.
+    pub async fn get<K: Typed>(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+    ) -> Result<String, RemoteError> {
+        let path = path_of(kind::of::<K>(), namespace, name, subresource);
         let request = http::Request::get(path).body(Vec::new()).expect("an escaped path is a URL's");
         self.client.request_text(request).await.map_err(|error| self.failed(error))
+    }
+
+    /// POST of a body to a subresource of one object, and the JSON that is the answer.
+    pub async fn post<K: Typed>(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: Subresource,
+        dry_run: bool,
+        body: &serde_json::Value,
+    ) -> Result<serde_json::Value, RemoteError> {
+        let mut path = path_of(kind::of::<K>(), namespace, name, subresource);
+        if dry_run {
+            path.push_str("?dryRun=All");
+        }
+        let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
+        let request = request.body(body.to_string().into_bytes()).expect("an escaped path is a URL's");
+        self.client.request(request).await.map_err(|error| self.failed(error))
     }
 
     /// [`Remote::history_json`], read.
@@ -181,6 +206,12 @@ impl Remote {
     fn unreadable(&self, error: &serde_json::Error) -> RemoteError {
         RemoteError::Unreadable { url: self.url.clone(), at: (error.line(), error.column()) }
     }
+}
+
+fn path_of(kind: &Kind, namespace: &str, name: &str, subresource: Subresource) -> String {
+    let root = if kind.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", kind.group) };
+    let (namespace, name, subresource) = (escaped(namespace), escaped(name), subresource.name());
+    format!("{root}/{}/namespaces/{namespace}/{}/{name}/{subresource}", kind.version, kind.plural)
 }
 
 /// As one segment of a path.

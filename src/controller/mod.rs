@@ -9,6 +9,7 @@
 
 mod apply;
 pub mod bootstrap;
+pub mod cron_job;
 mod driver;
 pub mod event_ttl;
 pub mod fault;
@@ -48,6 +49,8 @@ pub struct Config {
     pub api_address: SocketAddr,
     /// Signs the tokens that lie in Secrets.
     pub tokens: Arc<SigningKey>,
+    /// Where schedules are that name no time zone.
+    pub time_zone: jiff::tz::TimeZone,
     /// Where the controllers are to die, in tests of that.
     pub fault: Option<fault::Fault>,
 }
@@ -218,6 +221,7 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(garbage::Garbage),
         Box::new(pod_collector::PodCollector),
         Box::new(event_ttl::EventTtl),
+        Box::new(cron_job::CronJobs::new(config.time_zone.clone())),
     ]
 }
 

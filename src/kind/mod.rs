@@ -22,6 +22,7 @@ pub mod validation;
 
 pub mod binding;
 pub mod config_map;
+pub mod cron_job;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
@@ -72,6 +73,7 @@ pub static ALL: &[&Kind] = &[
     &service::KIND,
     &self_subject_review::KIND,
     &token_review::KIND,
+    &cron_job::KIND,
     &job::KIND,
     &lease::KIND,
     &endpoint_slice::KIND,
@@ -107,6 +109,8 @@ pub enum Subresource {
     History,
     /// `serviceaccounts/token`: makes a token of the account.
     Token,
+    /// `cronjobs/trigger`: starts a Job of the template now, which is ours.
+    Trigger,
 }
 
 impl Subresource {
@@ -120,6 +124,7 @@ impl Subresource {
             Self::Finalize => "finalize",
             Self::History => "history",
             Self::Token => "token",
+            Self::Trigger => "trigger",
         }
     }
 }

@@ -58,7 +58,8 @@ impl Plane {
         let manager = Client::new(api.clone(), User::component("kube-controller-manager"));
         let placer = Client::new(api.clone(), User::component("kube-scheduler"));
         let api_address = SocketAddr::from(([127, 0, 0, 1], 6443));
-        let config = Config { ca_pem: "the authority".into(), api_address, tokens, fault: None };
+        let time_zone = jiff::tz::TimeZone::UTC;
+        let config = Config { ca_pem: "the authority".into(), api_address, tokens, time_zone, fault: None };
         bootstrap(&manager, &config).await.unwrap();
         let recorder = Recorder::start(manager.clone(), clock, "controllermanager", None);
         let controllers = Controllers::start(manager.clone(), recorder, clock, &config);

@@ -9,6 +9,8 @@ mod config;
 mod config_history;
 mod control_plane;
 mod crash;
+mod cron;
+mod cron_kubectl;
 mod guest;
 mod kubectl;
 mod pods;

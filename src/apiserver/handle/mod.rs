@@ -17,6 +17,7 @@ mod patch;
 mod pod_binding;
 mod review;
 mod token;
+mod trigger;
 mod update;
 
 #[cfg(test)]
@@ -175,6 +176,7 @@ impl Api {
                 api.update(&target, &options, body, Part::Finalize).await
             }
             (Some(Subresource::Binding), Verb::Create) => api.bind(&target, &options, body).await,
+            (Some(Subresource::Trigger), Verb::Create) => api.trigger(&target, &options, body).await,
             (Some(Subresource::Token), Verb::Create) => api.make_token(&target, &options, body),
             (Some(Subresource::Log), Verb::Get) => api.log(&target, &options).await,
             (Some(Subresource::History), Verb::Get) => api.history(&target, &options).await,

@@ -61,6 +61,7 @@ impl World {
             Subresource::Finalize,
             Subresource::History,
             Subresource::Token,
+            Subresource::Trigger,
         ];
         Request {
             user: User::admin(),

@@ -67,7 +67,11 @@ pub(super) fn build(kinds: &[&'static Kind], names: &[String], group: &str, vers
             let body = match subresource {
                 Subresource::Binding => names_binding(names, name),
                 Subresource::Token => TOKEN_REQUEST,
-                Subresource::Status | Subresource::Log | Subresource::Finalize | Subresource::History => name,
+                Subresource::Status
+                | Subresource::Log
+                | Subresource::Finalize
+                | Subresource::History
+                | Subresource::Trigger => name,
             };
             let gives = if subresource == Subresource::Log { "" } else { body };
             let of = |method, verb, takes| Operation {
@@ -184,8 +188,8 @@ fn capitalized(word: &str) -> String {
 }
 
 fn answer(operation: &Operation<'_>) -> Value {
-    if operation.subresource == Some(Subresource::History) {
-        // No schema: it is ours, and `apiserver/history.rs` says what is in it.
+    if matches!(operation.subresource, Some(Subresource::History | Subresource::Trigger)) {
+        // No schema: they are ours, and `apiserver/history.rs` and `handle/trigger.rs` say what is in them.
         let schema = json!({ "schema": { "type": "object" } });
         let content = json!({ "application/json": schema, "application/yaml": schema });
         return json!({ "description": "OK", "content": content });
@@ -207,6 +211,9 @@ fn answer(operation: &Operation<'_>) -> Value {
 fn request_body(operation: &Operation<'_>) -> Option<Value> {
     if operation.takes.is_empty() {
         return None;
+    }
+    if operation.subresource == Some(Subresource::Trigger) {
+        return Some(json!({ "content": { "*/*": { "schema": { "type": "object" } } } }));
     }
     let schema = json!({ "schema": reference(operation.takes) });
     let media_types: &[&str] = match operation.verb {

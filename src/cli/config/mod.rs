@@ -1,6 +1,5 @@
 //! `coracle config`: the past of ConfigMaps and Secrets, and the way back.
 
-mod access;
 mod content;
 mod diff;
 mod history;
@@ -16,9 +15,9 @@ use clap::{Subcommand, ValueEnum};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use super::Failure;
+use super::access::Cluster;
 use crate::client::remote::{Remote, RemoteError};
 use crate::clock::Clock;
-use access::Cluster;
 use content::Configuration;
 use pick::Kept;
 use undo::Undo;

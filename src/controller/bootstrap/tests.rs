@@ -6,6 +6,7 @@ fn config(port: u16) -> Config {
         ca_pem: String::new(),
         api_address: SocketAddr::from(([127, 0, 0, 1], port)),
         tokens,
+        time_zone: jiff::tz::TimeZone::UTC,
         fault: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{DataDir, Failure};
+use super::{DataDir, Failure};
 use crate::client::remote::Access;
 
 /// A running cluster, and where in it.
