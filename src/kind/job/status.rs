@@ -120,7 +120,7 @@ fn validate_end(spec: &JobSpec, status: &JobStatus, before: &JobStatus, path: &P
     {
         errors.required(&path.child("startTime"), "startTime cannot be removed for unsuspended job");
     }
-    if !ended_now && !(finished && status.active != before.active) {
+    if !(ended_now || finished && status.active != before.active) {
         return;
     }
     if status.active.unwrap_or_default() > 0 {
