@@ -272,8 +272,7 @@ fn a_week_of_a_hundred_cron_jobs_runs_as_a_walk_along_the_minutes_says() {
         }
         plane.clock.sleep_until(until + SignedDuration::from_millis(500)).await;
         controllers.shutdown().await;
-        let runs = runs.lock().unwrap().clone();
-        runs
+        runs.lock().unwrap().clone()
     });
     assert!(wanted.len() > 2_000, "a week has {} runs", wanted.len());
     let (runs, wanted): (BTreeSet<Run>, BTreeSet<Run>) =
