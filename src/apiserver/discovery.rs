@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::path::subresource_verbs;
-use crate::kind::{Kind, Scope, Subresource, token_request};
+use crate::kind::{Kind, Scope, Subresource, scale, token_request};
 
 /// A document that is sent as it is, with the tag by which clients ask whether it changed.
 #[derive(Clone, Debug)]
@@ -367,6 +367,7 @@ fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
         Subresource::Binding => (kind.group, kind.version, "Binding"),
         Subresource::History => ("coracle.dev", "v1", "ObjectHistory"),
         Subresource::Trigger => ("coracle.dev", "v1", "Trigger"),
+        Subresource::Scale => (scale::KIND.group, scale::KIND.version, scale::KIND.kind),
         Subresource::Token => {
             (token_request::KIND.group, token_request::KIND.version, token_request::KIND.kind)
         }

@@ -207,7 +207,7 @@ fn verb(
 #[must_use]
 pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
     match subresource {
-        Subresource::Status => &["get", "patch", "update"],
+        Subresource::Status | Subresource::Scale => &["get", "patch", "update"],
         Subresource::Binding | Subresource::Token | Subresource::Trigger => &["create"],
         Subresource::Log | Subresource::History => &["get"],
         Subresource::Finalize => &["update"],

@@ -159,6 +159,23 @@ impl Hands {
                     deleted => done.wrote(key.kind, forgive_missing(deleted)?),
                 }
             }
+            Action::DeleteFor { key, uid, owner } => {
+                let options = DeleteOptions { uid: Some(uid), ..DeleteOptions::default() };
+                let deleted = client.delete_any(key.kind.0, &key.namespace, &key.name, options).await;
+                match deleted {
+                    Ok(revision) => {
+                        done.wrote(key.kind, revision);
+                        let message = format!("Deleted {}: {}", key.kind.0.singular, key.name);
+                        self.recorder.normal(&owner, "SuccessfulDelete", message);
+                    }
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) if error.is_conflict() => return Ok(false),
+                    Err(error) => {
+                        self.recorder.warning(&owner, "FailedDelete", format!("Error deleting: {error}"));
+                        return Err(error);
+                    }
+                }
+            }
             Action::DeleteCollection(kind, namespace) => {
                 let options =
                     DeleteOptions { propagation_policy: Some("Background"), ..DeleteOptions::default() };
@@ -168,6 +185,16 @@ impl Hands {
                 match client.get_any(key.kind.0, &key.namespace, &key.name).await {
                     Ok(found) => return Ok(uid.is_some_and(|uid| snapshot::uid(&*found) != uid)),
                     Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Action::RequirePresent(key, uid) => {
+                match client.get_any(key.kind.0, &key.namespace, &key.name).await {
+                    Ok(found) => {
+                        let going = found.metadata().deletion_timestamp.is_some();
+                        return Ok(!going && snapshot::uid(&*found) == uid);
+                    }
+                    Err(error) if error.is_not_found() => return Ok(false),
                     Err(error) => return Err(error),
                 }
             }

@@ -15,6 +15,7 @@ pub mod event_ttl;
 pub mod fault;
 pub mod garbage;
 pub mod namespace;
+pub mod owned;
 mod parking;
 pub mod pod_collector;
 pub mod queue;
@@ -142,9 +143,18 @@ pub enum Action {
         grace_period_seconds: Option<i64>,
         propagation_policy: Option<&'static str>,
     },
+    /// Deletes an object on behalf of an owner, on which Events tell of it: `SuccessfulDelete`
+    /// (`Deleted pod: NAME`) or `FailedDelete`.
+    DeleteFor {
+        key: Key,
+        uid: String,
+        owner: ObjectReference,
+    },
     DeleteCollection(KindRef, String),
     /// Goes on only if the API itself has no such object with this uid (with any, if `None`).
     RequireAbsent(Key, Option<String>),
+    /// Goes on only if the API itself has such an object with this uid that is not being deleted.
+    RequirePresent(Key, String),
     /// Goes on only if the API itself lists nothing in the namespace.
     RequireEmpty(String),
     /// An Event of type `Warning`.
@@ -175,8 +185,10 @@ impl Action {
             | Self::Update(..)
             | Self::Patch(..)
             | Self::Delete { .. }
+            | Self::DeleteFor { .. }
             | Self::DeleteCollection(..) => true,
             Self::RequireAbsent(..)
+            | Self::RequirePresent(..)
             | Self::RequireEmpty(_)
             | Self::Warn { .. }
             | Self::Event { .. }
@@ -197,9 +209,12 @@ impl std::fmt::Debug for Action {
                 write!(f, "Update({:?}, {part:?})", Key::to(*kind, &**object))
             }
             Self::Patch(key, _) => write!(f, "Patch({key:?})"),
-            Self::Delete { key, uid, .. } => write!(f, "Delete({key:?}, {uid})"),
+            Self::Delete { key, uid, .. } | Self::DeleteFor { key, uid, .. } => {
+                write!(f, "Delete({key:?}, {uid})")
+            }
             Self::DeleteCollection(kind, namespace) => write!(f, "DeleteCollection({kind:?}, {namespace})"),
             Self::RequireAbsent(key, uid) => write!(f, "RequireAbsent({key:?}, {uid:?})"),
+            Self::RequirePresent(key, uid) => write!(f, "RequirePresent({key:?}, {uid})"),
             Self::RequireEmpty(namespace) => write!(f, "RequireEmpty({namespace})"),
             Self::Warn { reason, message, .. } => write!(f, "Warn({reason}, {message})"),
             Self::Event { reason, message, .. } => write!(f, "Event({reason}, {message})"),

@@ -180,8 +180,14 @@ pub struct Snapshot {
 impl Snapshot {
     #[must_use]
     pub fn new(indexes: impl IntoIterator<Item = &'static Index>) -> Self {
-        let indexes = indexes.into_iter().map(|index| (index, HashMap::new())).collect();
-        Self { kinds: BTreeMap::new(), indexes }
+        let mut known: Vec<(&'static Index, HashMap<String, Indexed>)> = Vec::new();
+        for index in indexes {
+            // Controllers may share one.
+            if known.iter().all(|(one, _)| one.name != index.name) {
+                known.push((index, HashMap::new()));
+            }
+        }
+        Self { kinds: BTreeMap::new(), indexes: known }
     }
 
     #[must_use]

@@ -19,10 +19,14 @@ pub mod strategy;
 pub mod table;
 pub mod taint;
 pub mod validation;
+pub mod workload;
 
 pub mod binding;
 pub mod config_map;
+pub mod controller_revision;
 pub mod cron_job;
+pub mod daemon_set;
+pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
@@ -35,8 +39,11 @@ pub mod node;
 pub mod pod;
 pub mod pod_template;
 pub mod priority_class;
+pub mod replica_set;
+pub mod replication_controller;
 pub mod resource_quota;
 pub mod runtime_class;
+pub mod scale;
 pub mod secret;
 pub mod self_subject_review;
 pub mod service;
@@ -67,10 +74,15 @@ pub static ALL: &[&Kind] = &[
     &node::KIND,
     &pod::KIND,
     &pod_template::KIND,
+    &replication_controller::KIND,
     &resource_quota::KIND,
     &secret::KIND,
     &service_account::KIND,
     &service::KIND,
+    &controller_revision::KIND,
+    &daemon_set::KIND,
+    &deployment::KIND,
+    &replica_set::KIND,
     &self_subject_review::KIND,
     &token_review::KIND,
     &cron_job::KIND,
@@ -83,7 +95,7 @@ pub static ALL: &[&Kind] = &[
 ];
 
 /// Kinds that only a subresource takes and answers.
-pub static OF_SUBRESOURCES: &[&Kind] = &[&token_request::KIND];
+pub static OF_SUBRESOURCES: &[&Kind] = &[&token_request::KIND, &scale::KIND];
 
 /// Where objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +106,7 @@ pub enum Scope {
 
 /// A path under an object that has a meaning of its own.
 ///
-/// `scale`, `exec`, `attach`, `portforward`, `proxy` and `eviction` belong here too; they
+/// `exec`, `attach`, `portforward`, `proxy` and `eviction` belong here too; they
 /// come with the issues that serve them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subresource {
@@ -111,6 +123,8 @@ pub enum Subresource {
     Token,
     /// `cronjobs/trigger`: starts a Job of the template now, which is ours.
     Trigger,
+    /// The number of replicas, as an autoscaling/v1 Scale; needs [`Strategy::scaled`].
+    Scale,
 }
 
 impl Subresource {
@@ -125,6 +139,7 @@ impl Subresource {
             Self::History => "history",
             Self::Token => "token",
             Self::Trigger => "trigger",
+            Self::Scale => "scale",
         }
     }
 }

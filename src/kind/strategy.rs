@@ -9,6 +9,7 @@ use super::content::ContentHash;
 use super::field::{Errors, Path};
 use super::object::{Object, Typed};
 use super::table::Cell;
+use super::workload::Scaled;
 
 /// The rules of one kind, on its own type. Every method has the answer of a kind without rules.
 ///
@@ -73,6 +74,14 @@ pub trait Strategy: Send + Sync + 'static {
         None
     }
 
+    /// What `scale` shows, for kinds that have that subresource.
+    fn scaled(&self, _object: &Self::Object) -> Option<Scaled> {
+        None
+    }
+
+    /// Asks for so many replicas.
+    fn scale(&self, _object: &mut Self::Object, _replicas: i32) {}
+
     /// Seconds that a deletion must wait, given what the request asked for (`None`: nothing); 0
     /// deletes at once. Only pods wait.
     fn deletion_grace_seconds(&self, _object: &Self::Object, _requested: Option<i64>) -> i64 {
@@ -113,6 +122,8 @@ pub trait AnyStrategy: Send + Sync {
     /// The names `fields` gives, for refusing others.
     fn field_names(&self) -> Vec<&'static str>;
     fn content_hash(&self, object: &dyn Object) -> Option<ContentHash>;
+    fn scaled(&self, object: &dyn Object) -> Option<Scaled>;
+    fn scale(&self, object: &mut dyn Object, replicas: i32);
     fn deletion_grace_seconds(&self, object: &dyn Object, requested: Option<i64>) -> i64;
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Cell>;
 }
@@ -211,6 +222,14 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn content_hash(&self, object: &dyn Object) -> Option<ContentHash> {
         Strategy::content_hash(self, of(object))
+    }
+
+    fn scaled(&self, object: &dyn Object) -> Option<Scaled> {
+        Strategy::scaled(self, of(object))
+    }
+
+    fn scale(&self, object: &mut dyn Object, replicas: i32) {
+        Strategy::scale(self, of_mut(object), replicas);
     }
 
     fn deletion_grace_seconds(&self, object: &dyn Object, requested: Option<i64>) -> i64 {

@@ -16,6 +16,7 @@ mod log;
 mod patch;
 mod pod_binding;
 mod review;
+mod scale;
 mod token;
 mod trigger;
 mod update;
@@ -178,6 +179,9 @@ impl Api {
             (Some(Subresource::Binding), Verb::Create) => api.bind(&target, &options, body).await,
             (Some(Subresource::Trigger), Verb::Create) => api.trigger(&target, &options, body).await,
             (Some(Subresource::Token), Verb::Create) => api.make_token(&target, &options, body),
+            (Some(Subresource::Scale), Verb::Get) => api.scale(&target, &options).await,
+            (Some(Subresource::Scale), Verb::Update) => api.update_scale(&target, &options, body).await,
+            (Some(Subresource::Scale), Verb::Patch) => api.patch_scale(&target, &options, body).await,
             (Some(Subresource::Log), Verb::Get) => api.log(&target, &options).await,
             (Some(Subresource::History), Verb::Get) => api.history(&target, &options).await,
             (Some(_), _) => Err(Error::method_not_allowed(kind)),

@@ -11,7 +11,7 @@ use crate::kind::field::{Errors, Path};
 const OPTIONS: &str = "PatchOptions";
 
 /// Tries of a patch when others write the object, as upstream has it.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 impl Inner {
     pub(super) async fn patch(
@@ -56,7 +56,7 @@ impl Inner {
 }
 
 /// The patch in a body, and texts for `Warning:` headers.
-fn read(body: Body, validation: FieldValidation) -> Result<(Patch, Vec<String>), Error> {
+pub(super) fn read(body: Body, validation: FieldValidation) -> Result<(Patch, Vec<String>), Error> {
     match body {
         Body::Bytes { media_type, bytes } => {
             patch::check_media_type(media_type.as_deref())?;

@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::apiserver::merge_keys::{self, MergeKey};
-use crate::kind::{Kind, Subresource, token_request};
+use crate::kind::{Kind, Subresource, scale, token_request};
 
 const REF: &str = "#/components/schemas/";
 
@@ -20,6 +20,7 @@ pub(super) struct Built {
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+pub(super) const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 pub(super) const TOKEN_REQUEST: &str = "io.k8s.api.authentication.v1.TokenRequest";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
@@ -45,9 +46,13 @@ pub(super) fn build(kinds: &[&'static Kind]) -> Built {
     ] {
         debug_assert!(schema.get("$ref").is_some(), "API types have names");
     }
-    let tokens = kinds.iter().any(|kind| kind.has(Subresource::Token));
-    if tokens {
-        name_of(&token_request::KIND, &mut generator);
+    let of_subresources = [
+        (Subresource::Token, &token_request::KIND, TOKEN_REQUEST),
+        (Subresource::Scale, &scale::KIND, SCALE),
+    ];
+    let of_subresources = of_subresources.iter().filter(|one| kinds.iter().any(|kind| kind.has(one.0)));
+    for (_, kind, _) in of_subresources.clone() {
+        name_of(kind, &mut generator);
     }
     let mut components = generator.take_definitions(false);
     for (name, schema) in &mut components {
@@ -61,9 +66,8 @@ pub(super) fn build(kinds: &[&'static Kind]) -> Built {
             components.insert(format!("{name}List"), list_schema(name, kind));
         }
     }
-    if tokens {
-        let kind = &token_request::KIND;
-        mark_kind(&mut components, TOKEN_REQUEST, &[(kind.group, kind.version, kind.kind)]);
+    for (_, kind, name) in of_subresources {
+        mark_kind(&mut components, name, &[(kind.group, kind.version, kind.kind)]);
     }
     for (name, kind) in [(DELETE_OPTIONS, "DeleteOptions"), (STATUS, "Status")] {
         mark_kind(&mut components, name, &[("", "v1", kind)]);
