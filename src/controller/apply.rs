@@ -69,6 +69,14 @@ impl Hands {
         all
     }
 
+    /// Writes what is to be said of a failure, after which the decision is made again.
+    pub(super) async fn tell_failure(&self, actions: Vec<Action>, wrote: Wrote) -> Applied {
+        let told = self.apply_all(actions).await;
+        let mut all = Applied { wrote, result: Some(Ok(false)) };
+        all.take(told);
+        all
+    }
+
     fn apply(&self, action: Action) -> Pin<Box<dyn Future<Output = Applied> + Send + '_>> {
         Box::pin(async move {
             match action {

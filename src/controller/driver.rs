@@ -167,18 +167,22 @@ impl Driver {
                 self.finish(&item, decision.requeue_after);
                 continue;
             }
-            let hands = Hands {
-                client: self.client.clone(),
-                recorder: self.recorder.clone(),
-                controller: controller.name(),
-                fault: self.fault.clone(),
-            };
+            let hands = self.hands(item.0);
             self.applying.spawn(async move {
                 let applied = hands.apply_all(decision.actions).await;
                 (item, decision.requeue_after, applied)
             });
         }
         self.queue.is_ready()
+    }
+
+    fn hands(&self, controller: usize) -> Hands {
+        Hands {
+            client: self.client.clone(),
+            recorder: self.recorder.clone(),
+            controller: self.controllers[controller].name(),
+            fault: self.fault.clone(),
+        }
     }
 
     fn finish(&mut self, item: &Item, requeue_after: Option<Duration>) {
@@ -200,6 +204,14 @@ impl Driver {
                     tracing::debug!(controller, key = ?item.1, %error, "decided on an old version");
                 } else {
                     tracing::warn!(controller, key = ?item.1, %error, "will be tried again");
+                    let now = self.clock.now();
+                    let told = self.controllers[item.0].failed(&self.seen, &item.1, &error, now);
+                    if !told.is_empty() {
+                        let hands = self.hands(item.0);
+                        self.applying
+                            .spawn(async move { (item, None, hands.tell_failure(told, wrote).await) });
+                        return;
+                    }
                 }
                 Outcome::Retry
             }

@@ -19,6 +19,7 @@ pub mod owned;
 mod parking;
 pub mod pod_collector;
 pub mod queue;
+pub mod replicas;
 pub mod root_ca;
 pub mod service_account;
 pub mod snapshot;
@@ -29,13 +30,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{ObjectReference, ReplicationController};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use bootstrap::bootstrap;
 pub use snapshot::{Index, Key, KindRef, Snapshot};
 
+use crate::apiserver::Error;
 use crate::apiserver::token::SigningKey;
 use crate::client::{Client, Recorder};
 use crate::clock::Clock;
@@ -103,6 +106,11 @@ pub trait Controller: Send + Sync {
     /// Decides what to do about `key`, from what is. Called again whenever that may have changed, but
     /// not before `seen` has in it what an earlier decision about the key wrote.
     fn reconcile(&self, seen: &Snapshot, key: &Key, moment: Moment) -> Decision;
+
+    /// What to write of a decision about `key` that failed, other than for being outdated; tried once.
+    fn failed(&self, _seen: &Snapshot, _key: &Key, _error: &Error, _now: Timestamp) -> Vec<Action> {
+        Vec::new()
+    }
 }
 
 /// What to do, and when to look again though nothing changes.
@@ -237,6 +245,8 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(pod_collector::PodCollector),
         Box::new(event_ttl::EventTtl),
         Box::new(cron_job::CronJobs::new(config.time_zone.clone())),
+        Box::new(replicas::Replicas::<ReplicationController>::default()),
+        Box::new(replicas::Replicas::<ReplicaSet>::default()),
     ]
 }
 
