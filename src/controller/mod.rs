@@ -10,6 +10,7 @@
 mod apply;
 pub mod bootstrap;
 pub mod cron_job;
+pub mod deployment;
 mod driver;
 pub mod event_ttl;
 pub mod fault;
@@ -23,6 +24,7 @@ pub mod replicas;
 pub mod root_ca;
 pub mod service_account;
 pub mod snapshot;
+pub mod template_hash;
 pub mod token_secret;
 
 use std::net::SocketAddr;
@@ -247,6 +249,7 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(cron_job::CronJobs::new(config.time_zone.clone())),
         Box::new(replicas::Replicas::<ReplicationController>::default()),
         Box::new(replicas::Replicas::<ReplicaSet>::default()),
+        Box::new(deployment::Deployments),
     ]
 }
 
