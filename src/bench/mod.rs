@@ -4,7 +4,9 @@
 //! figure under which conditions it was taken. One line in [`SCENARIOS`] makes it known.
 
 mod config_fanout;
+mod cpu;
 mod cron;
+mod daemon_set;
 mod footprint;
 mod pods;
 mod report;
@@ -49,6 +51,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "cron",
         about: "CronJobs that are all due at the same minute: the time from that minute to each one's Job",
         run: cron::run,
+    },
+    Scenario {
+        name: "daemonset",
+        about: "make a DaemonSet on N simulated nodes: the time until each runs its pod, then until all are replaced",
+        run: daemon_set::run,
     },
     Scenario {
         name: "footprint",

@@ -10,8 +10,10 @@
 mod apply;
 pub mod bootstrap;
 pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
 mod driver;
+pub mod eligibility;
 pub mod event_ttl;
 pub mod fault;
 pub mod garbage;
@@ -250,6 +252,7 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(replicas::Replicas::<ReplicationController>::default()),
         Box::new(replicas::Replicas::<ReplicaSet>::default()),
         Box::new(deployment::Deployments),
+        Box::new(daemon_set::DaemonSets::default()),
     ]
 }
 

@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod apps;
 mod canary;
 mod client_library;
 mod config;

@@ -17,3 +17,12 @@ fn a_thousand_simulated_nodes_run_ten_thousand_pods() {
     assert_eq!(report["figures"][0]["value"], 10000.0, "{report}");
     assert_eq!(report["conditions"]["nodes"], "1000", "{report}");
 }
+
+#[test]
+fn a_daemon_set_comes_up_on_500_simulated_nodes() {
+    let output = coracle().args(["bench", "daemonset", "--count", "500"]).output().unwrap();
+    // The scenario ends only when every node runs its pod, twice.
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = text(&output.stdout);
+    assert!(report.contains("all replaced"), "{report}");
+}

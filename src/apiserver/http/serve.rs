@@ -205,7 +205,10 @@ impl Exchange<'_> {
         let include = table::include(
             self.query.get("includeObject").filter(|_| matches!(accepted.form, Form::Table(_))),
         )?;
-        if matches!(subresource, Some(Subresource::History | Subresource::Token | Subresource::Scale | Subresource::Trigger)) {
+        if matches!(
+            subresource,
+            Some(Subresource::History | Subresource::Token | Subresource::Scale | Subresource::Trigger)
+        ) {
             // It is no object of its kind, so there are no other forms of it.
             accepted.form = Form::AsIs;
         }
