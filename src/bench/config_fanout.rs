@@ -1,9 +1,15 @@
-//! `config-fanout`: how soon a change of a ConfigMap is in the guests of many pods.
+//! `config-fanout`: how soon a change of a ConfigMap is in the guests of many pods that mount it.
 //!
-//! Every pod runs a guest that mounts the ConfigMap, waits to be told of changes
-//! (`coracle:config/revisions`), opens and reads the file anew and prints it. A sample is the time
-//! from the API's answer to a change to the moment at which one guest has printed the new bytes, by
-//! the time in its log. Logs are read when all is quiet again, so that reading costs no guest time.
+//! Twice, since there are two ways for a guest to learn of it:
+//! - *A look*: all but a few pods sleep, and those few look into the file every millisecond. That
+//!   is how soon a guest that reads the file reads the new bytes.
+//! - *Told*: every pod's guest waits to be told (`coracle:config/revisions`), and on a change all of
+//!   them open, read and print the file at once. That is how soon a whole fleet has acted on it, and
+//!   most of it is the guests' own time.
+//!
+//! A sample is the time from the API's answer to a change to the moment at which one guest has
+//! printed the new bytes, by the time in its log. Logs are read when all is quiet again, so that
+//! reading costs no guest time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,8 +24,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::pods::wait_for;
 use super::{Failure, Options, Report};
 use crate::apiserver::request::LogOptions;
-use crate::client::{Client, Select};
+use crate::client::{Client, DeleteOptions, Select};
 use crate::cluster::{Cluster, Config};
+use crate::kind;
 
 /// Pods on one node at most, which is what a node takes.
 const PODS_EACH: u32 = 1_000;
@@ -32,6 +39,9 @@ const CHANGES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Before a log is looked at again.
 const RETRY: Duration = Duration::from_millis(100);
+/// Pods that look, each this often.
+const LOOKING: u32 = 10;
+const LOOK_MILLIS: &str = "1";
 /// No delivery may take longer.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -60,11 +70,14 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
     let cluster = Cluster::start(config).await?;
     let measured = async {
         cluster.ready().await?;
-        let mut latencies = deliveries(&cluster, options.count, CHANGES, PAUSE).await?;
-        report.figure("deliveries", f64::from(CHANGES * options.count), "");
-        report.percentiles("answer to new bytes in a guest", &mut latencies);
-        if let Some(last) = latencies.last() {
-            report.figure("answer to new bytes in a guest max", last.as_secs_f64() * 1e3, "ms");
+        for way in [Way::Look, Way::Told] {
+            let mut latencies = deliveries(&cluster, way, options.count, CHANGES, PAUSE).await?;
+            report.figure(format!("{}: deliveries", way.name()), latencies.len() as f64, "");
+            report.percentiles(&format!("{}: answer to new bytes in a guest", way.name()), &mut latencies);
+            if let Some(last) = latencies.last() {
+                let name = format!("{}: answer to new bytes in a guest max", way.name());
+                report.figure(&name, last.as_secs_f64() * 1e3, "ms");
+            }
         }
         Ok::<_, Failure>(())
     }
@@ -76,26 +89,54 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
     measured.map(|()| report)
 }
 
+#[derive(Clone, Copy)]
+enum Way {
+    Look,
+    Told,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Look => "look",
+            Self::Told => "told",
+        }
+    }
+
+    /// The pods, and the names of those that print what they read.
+    fn pods(self, count: u32) -> (Vec<Pod>, Vec<String>) {
+        let of = |number: u32| match self {
+            Self::Told => pod(&format!("told-{number}"), "reload", &[FILE]),
+            Self::Look if number < LOOKING => pod(&format!("look-{number}"), "logger", &[FILE, LOOK_MILLIS]),
+            Self::Look => pod(&format!("look-asleep-{number}"), "worker", &["1000000"]),
+        };
+        let pods: Vec<Pod> = (0..count).map(of).collect();
+        let names = pods.iter().filter_map(|pod| pod.metadata.name.clone());
+        let printing = names.filter(|name| !name.contains("asleep")).collect();
+        (pods, printing)
+    }
+}
+
 /// The time of each delivery of each change but the first.
 async fn deliveries(
     cluster: &Cluster,
-    pods: u32,
+    way: Way,
+    count: u32,
     changes: u32,
     pause: Duration,
 ) -> Result<Vec<Duration>, Failure> {
     let (client, clock) = (cluster.client(), cluster.clock());
     client.create(config_map("before")).await?;
     let mut watcher = client.watch::<Pod>(Select { namespace: Some("default".into()), ..Select::default() });
-    let names: Vec<String> = (0..pods).map(|number| format!("fanout-{number}")).collect();
+    let (pods, names) = way.pods(count);
     let creating = async {
-        let mut creating =
-            stream::iter(&names).map(|name| client.create(pod(name))).buffer_unordered(WRITERS);
+        let mut creating = stream::iter(pods).map(|pod| client.create(pod)).buffer_unordered(WRITERS);
         while let Some(created) = creating.next().await {
             created?;
         }
         Ok::<_, Failure>(())
     };
-    let running = wait_for(&mut watcher, "fanout-", "Running", pods);
+    let running = wait_for(&mut watcher, way.name(), "Running", count);
     tokio::try_join!(creating, running)?;
     drop(watcher);
     printed(cluster, &names, "before").await?;
@@ -115,13 +156,16 @@ async fn deliveries(
             }
         }
     }
+    client.delete::<ConfigMap>("default", NAME, DeleteOptions::default()).await?;
+    let at_once = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+    client.delete_collection(kind::of::<Pod>(), "default", at_once).await?;
     Ok(samples)
 }
 
 /// When each pod printed `text` as its last line; waits for those that have not yet.
 async fn printed(cluster: &Cluster, pods: &[String], text: &str) -> Result<Vec<Timestamp>, Failure> {
     let (client, clock) = (cluster.client(), cluster.clock());
-    let wanted = format!(" {FILE}: {text}");
+    let wanted = format!("{FILE}: {text}");
     let mut times = Vec::with_capacity(pods.len());
     for pod in pods {
         let waiting = async {
@@ -159,7 +203,7 @@ fn config_map(greeting: &str) -> ConfigMap {
     }
 }
 
-fn pod(name: &str) -> Pod {
+fn pod(name: &str, image: &str, args: &[&str]) -> Pod {
     let mount =
         VolumeMount { name: NAME.into(), mount_path: "/etc/settings".into(), ..VolumeMount::default() };
     let source = ConfigMapVolumeSource { name: NAME.into(), ..ConfigMapVolumeSource::default() };
@@ -168,8 +212,8 @@ fn pod(name: &str) -> Pod {
         spec: Some(PodSpec {
             containers: vec![Container {
                 name: "main".into(),
-                image: Some("coracle.dev/reload:v1".into()),
-                args: Some(vec![FILE.to_owned()]),
+                image: Some(format!("coracle.dev/{image}:v1")),
+                args: Some(args.iter().map(|&arg| arg.to_owned()).collect()),
                 volume_mounts: Some(vec![mount]),
                 ..Container::default()
             }],
@@ -194,10 +238,13 @@ mod tests {
         runtime.block_on(async {
             let cluster = Cluster::start(Config::default()).await.unwrap();
             cluster.ready().await.unwrap();
-            let samples = deliveries(&cluster, 3, 2, Duration::from_millis(10)).await.unwrap();
+            for (way, count, expected) in [(Way::Look, LOOKING + 2, 2 * LOOKING as usize), (Way::Told, 3, 6)]
+            {
+                let samples = deliveries(&cluster, way, count, 2, Duration::from_millis(10)).await.unwrap();
+                assert_eq!(samples.len(), expected);
+                assert!(samples.iter().all(|took| *took < DEADLINE));
+            }
             cluster.shutdown().await;
-            assert_eq!(samples.len(), 6);
-            assert!(samples.iter().all(|took| *took < DEADLINE));
         });
     }
 }

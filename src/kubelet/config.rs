@@ -5,6 +5,7 @@
 //! [`Tracker`] keeps both, tells the guest after the files have changed, and says which content the
 //! run began with.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ pub(crate) const REVISIONS: &str = "coracle.dev/config-revisions";
 pub(crate) struct Tracker {
     feed: Arc<Config>,
     run: Mutex<Option<Run>>,
+    has_news: AtomicBool,
 }
 
 /// How a run begins.
@@ -41,8 +43,8 @@ struct Run {
     beginning: Beginning,
     settings: Arc<Values>,
     /// What each part showed at first, and what its volume has now; a frozen part does not follow.
-    first: Vec<Seen>,
-    now: Vec<Seen>,
+    first: Vec<Arc<Seen>>,
+    now: Vec<Arc<Seen>>,
     revision: u64,
 }
 
@@ -53,30 +55,42 @@ impl Tracker {
     }
 
     /// The run is about to begin.
-    pub(crate) fn begin(&self, mut beginning: Beginning) {
+    pub(crate) fn begin(self: &Arc<Self>, mut beginning: Beginning) {
+        // Before looking, so that no change is missed.
+        beginning.volumes.track(&beginning.parts, self);
         let mut slot = self.run.lock().expect("no holder panics");
         let settings = Arc::new(std::mem::take(&mut beginning.settings));
         let first = beginning.seen();
         let mut run = Run { beginning, settings, now: first.clone(), first, revision: 0 };
-        run.revision = next_revision(0, &Versions::new(), &run.sees());
-        self.feed.show(run.shown());
+        let sees = run.sees();
+        run.revision = next_revision(0, &Versions::new(), &sees);
+        self.feed.show(run.shown(sees));
         *slot = Some(run);
     }
 
-    /// The volumes may have changed; what they show now is in their files. Whether the run sees
-    /// other content than before.
-    pub(crate) fn refresh(&self) -> bool {
+    /// The volumes may have changed; what they show now is in their files. Tells the guest if the run
+    /// sees other content than before.
+    pub(crate) fn refresh(&self) {
         let mut slot = self.run.lock().expect("no holder panics");
-        let Some(run) = &mut *slot else { return false };
-        let before = run.sees();
-        run.now = run.beginning.seen();
-        let revision = next_revision(run.revision, &before, &run.sees());
-        if revision == run.revision {
-            return false;
+        let Some(run) = &mut *slot else { return };
+        let now = run.beginning.seen();
+        if now.iter().zip(&run.now).all(|(now, before)| Arc::ptr_eq(now, before)) {
+            return;
         }
-        run.revision = revision;
-        self.feed.show(run.shown());
-        true
+        let before = run.sees();
+        run.now = now;
+        let after = run.sees();
+        let revision = next_revision(run.revision, &before, &after);
+        if revision != run.revision {
+            run.revision = revision;
+            self.feed.show(run.shown(after));
+            self.has_news.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the guest was told of a change since this was last asked.
+    pub(crate) fn take_news(&self) -> bool {
+        self.has_news.swap(false, Ordering::Relaxed)
     }
 
     /// A source whose content is no longer what the run began with, and its revision now. `known` is
@@ -102,14 +116,14 @@ impl Tracker {
 }
 
 impl Beginning {
-    fn seen(&self) -> Vec<Seen> {
+    fn seen(&self) -> Vec<Arc<Seen>> {
         self.parts.iter().map(|part| self.volumes.seen(&part.volume)).collect()
     }
 }
 
 impl Run {
     /// What each part shows.
-    fn parts(&self) -> impl Iterator<Item = (&Part, &Seen)> {
+    fn parts(&self) -> impl Iterator<Item = (&Part, &Arc<Seen>)> {
         let both = self.beginning.parts.iter().zip(self.first.iter().zip(&self.now));
         both.map(|(part, (first, now))| (part, if part.frozen { first } else { now }))
     }
@@ -134,8 +148,8 @@ impl Run {
         sees
     }
 
-    fn shown(&self) -> Shown {
-        let sources = self.sees().into_iter().filter_map(|(source, version)| {
+    fn shown(&self, sees: Versions) -> Shown {
+        let sources = sees.into_iter().filter_map(|(source, version)| {
             let kind = match source.kind {
                 SourceKind::ConfigMap => config::SourceKind::ConfigMap,
                 SourceKind::Secret => config::SourceKind::Secret,

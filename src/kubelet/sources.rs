@@ -3,18 +3,19 @@
 //! What a start needs is read from the API, so it is never older than the pod that reads it. After
 //! that one watch per kind tells all pods of the process of changes: begun when the first pod asks
 //! and ended when a change finds nobody asking. A change is taken apart once, however many pods see
-//! it, and is held only while one of them does.
+//! it, shown in the volumes that several pods share, and is held only while one of them does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{ApiError, NodeApi};
 use super::content::{Content, Contents, HasValues, revision};
 use super::inbox::{Inbox, SourceNews};
+use super::volume::Live;
 use crate::client::{self, Client, Select};
 use crate::kind::Typed;
 
@@ -159,6 +160,8 @@ struct State {
 struct Followed {
     /// By the subscription's number, since every pod asks for the cluster's authority.
     subscribers: BTreeMap<u64, Arc<Inbox>>,
+    /// Volumes of several pods that show it.
+    live: Vec<Weak<Live>>,
     /// What somebody read last, to be shared by whoever reads the same revision.
     read: Weak<Content>,
     /// What the watch told last; `None` if that is not known.
@@ -184,6 +187,12 @@ pub(crate) struct Subscription {
 impl Sources {
     pub(crate) fn new(client: Option<Client>, stop: CancellationToken) -> Self {
         Self(Arc::new(Inner { client, stop, state: Mutex::default() }))
+    }
+
+    /// Without an API.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self::new(None, CancellationToken::new())
     }
 
     /// From now on `inbox` hears of every change of `sources`; read them after this.
@@ -251,14 +260,16 @@ impl Sources {
 
     /// Anything may have changed. Whether anybody still asks; if not, the watch counts as ended.
     fn restarted(&self, kind: SourceKind) -> bool {
-        self.tell(kind, SourceNews::Unknown, |by_name| {
-            let mut inboxes = Vec::new();
-            for followed in by_name.values_mut() {
-                followed.latest = None;
-                inboxes.extend(followed.subscribers.values().cloned());
-            }
-            inboxes
-        })
+        let mut state = self.state();
+        let Some(by_name) = state.asked_for(kind) else { return false };
+        let mut inboxes = Vec::new();
+        for followed in by_name.values_mut() {
+            followed.latest = None;
+            inboxes.extend(followed.subscribers.values().cloned());
+        }
+        drop(state);
+        inboxes.iter().for_each(|inbox| inbox.sources_changed(SourceNews::Unknown));
+        true
     }
 
     /// One object has changed, come or gone, in a way that is not known here. Whether anybody still
@@ -290,32 +301,39 @@ impl Sources {
         news: SourceNews,
         latest: impl FnOnce(Option<&Content>) -> Option<Latest>,
     ) -> bool {
-        self.tell(kind, news, |by_name| {
-            let Some(followed) = by_name.get_mut(&key) else { return Vec::new() };
-            let before = followed.latest.take().and_then(|latest| latest.content);
-            followed.latest = latest(before.as_deref());
-            followed.subscribers.values().cloned().collect()
-        })
+        let mut state = self.state();
+        let Some(by_name) = state.asked_for(kind) else { return false };
+        let Some(followed) = by_name.get_mut(&key) else { return true };
+        let before = followed.latest.take().and_then(|latest| latest.content);
+        let latest = latest(before.as_deref());
+        followed.latest.clone_from(&latest);
+        followed.live.retain(|live| live.strong_count() > 0);
+        let live: Vec<Arc<Live>> = followed.live.iter().filter_map(Weak::upgrade).collect();
+        let inboxes: Vec<Arc<Inbox>> = followed.subscribers.values().cloned().collect();
+        drop(state);
+        if let Some(latest) = latest {
+            let source = Source { kind, name: key.1 };
+            live.iter().for_each(|live| live.told(&source, &latest));
+        }
+        inboxes.iter().for_each(|inbox| inbox.sources_changed(news));
+        true
     }
 
-    fn tell(
-        &self,
-        kind: SourceKind,
-        news: SourceNews,
-        choose: impl FnOnce(&mut ByName) -> Vec<Arc<Inbox>>,
-    ) -> bool {
+    /// The volume of all pods of a namespace that define it by `spec`, which names `sources`.
+    pub(crate) fn live(&self, namespace: &str, spec: &Volume, sources: &[Source]) -> Arc<Live> {
         let mut state = self.state();
-        let State { followed, watched, .. } = &mut *state;
-        let Some(by_name) = followed.get_mut(&kind).filter(|by_name| !by_name.is_empty()) else {
-            watched.retain(|watched| *watched != kind);
-            return false;
-        };
-        let inboxes = choose(by_name);
-        drop(state);
-        for inbox in inboxes {
-            inbox.sources_changed(news);
+        let first = sources.first().and_then(|source| state.followed(namespace, source));
+        let mut known = first.into_iter().flat_map(|followed| &followed.live).filter_map(Weak::upgrade);
+        if let Some(live) = known.find(|live| live.is_of(spec)) {
+            return live;
         }
-        true
+        let live = Arc::new(Live::of_many(spec));
+        for source in sources {
+            if let Some(followed) = state.followed(namespace, source) {
+                followed.live.push(Arc::downgrade(&live));
+            }
+        }
+        live
     }
 
     /// What the watch told last of each of `sources`, all of which are subscribed to; `None` where it
@@ -351,6 +369,22 @@ impl Sources {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().expect("no holder panics")
+    }
+}
+
+impl State {
+    fn followed(&mut self, namespace: &str, source: &Source) -> Option<&mut Followed> {
+        self.followed.get_mut(&source.kind)?.get_mut(&(namespace.to_owned(), source.name.clone()))
+    }
+
+    /// What of a kind somebody asks for. If nothing is, its watch counts as ended.
+    fn asked_for(&mut self, kind: SourceKind) -> Option<&mut ByName> {
+        let Self { followed, watched, .. } = self;
+        let by_name = followed.get_mut(&kind).filter(|by_name| !by_name.is_empty());
+        if by_name.is_none() {
+            watched.retain(|watched| *watched != kind);
+        }
+        by_name
     }
 }
 

@@ -2,17 +2,19 @@
 //! (BEHAVIOURS 10.6 to 10.9, 10.14, 10.17). No byte of a Secret touches the disk here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
-use super::content::{Contents, Values, Versions, settle};
+use super::config::Tracker;
+use super::content::{Contents, Values};
 use super::env::expand;
 use super::fields::{self, Facts};
-use super::sources::{Source, SourceKind};
+use super::sources::{Source, SourceKind, Sources};
 use super::token::{self, Tokens};
 use crate::kind::quantity::Amount;
 use crate::runtime::fs::{self, File};
@@ -23,7 +25,10 @@ const DEFAULT_MODE: i32 = 0o644;
 /// files, small beside a node; nobody has measured what guests need.
 const EMPTY_DIR_BYTES_MAX: u64 = 256 << 20;
 
+mod live;
 mod paths;
+
+pub(crate) use live::{Live, Seen};
 
 type Files = BTreeMap<String, File>;
 
@@ -63,14 +68,7 @@ impl Shown {
 
 /// The volumes of one pod, shared by its containers.
 #[derive(Default)]
-pub(crate) struct Volumes(BTreeMap<String, Live>);
-
-struct Live {
-    volume: Arc<fs::Volume>,
-    /// Whether it names ConfigMaps or Secrets, be they there or not.
-    has_sources: bool,
-    seen: Mutex<Seen>,
-}
+pub(crate) struct Volumes(BTreeMap<String, Arc<Live>>);
 
 /// What a container mounts of a volume.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,29 +78,6 @@ pub(crate) struct Part {
     pub(crate) path: Option<Arc<str>>,
     /// It does not follow the volume.
     pub(crate) frozen: bool,
-}
-
-/// What a volume shows at the moment.
-#[derive(Clone, Default)]
-pub(crate) struct Seen {
-    /// Of its sources, each as of the change of its content.
-    pub(crate) versions: Versions,
-    pub(crate) settings: Arc<Values>,
-}
-
-impl Seen {
-    /// After `settings` came from `sources` as they are in `contents`.
-    fn update(&mut self, sources: Vec<Source>, contents: &Contents, settings: Values) {
-        let version = |source: Source| {
-            let new = contents.get(&source)?.version;
-            let version = settle(self.versions.get(&source), new);
-            Some((source, version))
-        };
-        self.versions = sources.into_iter().filter_map(version).collect();
-        if *self.settings != settings {
-            self.settings = Arc::new(settings);
-        }
-    }
 }
 
 /// The pod's volumes that a container mounts; others are not made.
@@ -365,57 +340,89 @@ fn downward(
     }))
 }
 
+/// What a volume shows that shows ConfigMaps and Secrets only.
+fn shown_by_sources(volume: &Volume, contents: &Contents) -> Result<Shown, String> {
+    let (pod, allocatable, ip) = (Pod::default(), BTreeMap::new(), Ipv4Addr::UNSPECIFIED);
+    let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
+    match content(volume, &facts, contents, None)? {
+        Content::Files(shown) => Ok(shown),
+        Content::Empty { .. } => unreachable!("an emptyDir has no sources"),
+    }
+}
+
 impl Volumes {
-    /// Makes every volume that the pod's containers mount; nothing if some cannot be made.
+    /// Makes every volume that the pod's containers mount, or takes those that are the same for other pods
+    /// from `shared`; nothing if some cannot be made.
     pub(crate) fn make(
         facts: &Facts<'_>,
         contents: &Contents,
         tokens: Option<&Tokens>,
+        shared: &Sources,
     ) -> Result<Self, Vec<MountError>> {
+        let namespace = facts.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let make = |volume: &Volume| {
+            if let Some(spec) = live::shareable(volume) {
+                let live = shared.live(namespace, &spec, &named_by(&spec));
+                return live.read(contents, false).map_or(Ok(live), Err);
+            }
+            Ok(Arc::new(match content(volume, facts, contents, tokens)? {
+                Content::Files(shown) => Live::of_one(volume, contents, shown),
+                Content::Empty { bytes_max } => Live::empty_dir(bytes_max),
+            }))
+        };
         let mut volumes = BTreeMap::new();
         let mut wrong = Vec::new();
         for volume in used(facts.pod) {
-            let mut seen = Seen::default();
-            let live = match content(volume, facts, contents, tokens) {
-                Err(cause) => {
-                    wrong.push(MountError { volume: volume.name.clone(), cause });
-                    continue;
+            match make(volume) {
+                Ok(live) => {
+                    volumes.insert(volume.name.clone(), live);
                 }
-                Ok(Content::Files(Shown { files, settings })) => {
-                    seen.update(sources_of(volume), contents, settings);
-                    fs::Volume::projected(files)
-                }
-                Ok(Content::Empty { bytes_max }) => fs::Volume::empty_dir(bytes_max),
-            };
-            let has_sources = !sources_of(volume).is_empty();
-            volumes.insert(volume.name.clone(), Live { volume: live, has_sources, seen: Mutex::new(seen) });
+                Err(cause) => wrong.push(MountError { volume: volume.name.clone(), cause }),
+            }
         }
         if wrong.is_empty() { Ok(Self(volumes)) } else { Err(wrong) }
     }
 
-    /// Shows the sources as they are now, in volumes of which one `has_changed`. What cannot be made any
-    /// more keeps what it has, and is told.
+    /// Shows the sources as they are now, in `all` volumes, since they were read anew, or in those of
+    /// which one `has_changed`. What cannot be made any more keeps what it has, and is told.
     pub(crate) fn refresh(
         &self,
         facts: &Facts<'_>,
         contents: &Contents,
         tokens: Option<&Tokens>,
+        all: bool,
         has_changed: impl Fn(&Volume) -> bool,
     ) -> Vec<MountError> {
         let mut wrong = Vec::new();
-        for volume in used(facts.pod).filter(|volume| has_changed(volume)) {
+        for volume in used(facts.pod) {
             let Some(live) = self.0.get(&volume.name) else { continue };
-            match content(volume, facts, contents, tokens) {
-                Ok(Content::Files(Shown { files, settings })) => {
-                    live.volume.replace(files);
-                    let mut seen = live.seen.lock().expect("no holder panics");
-                    seen.update(sources_of(volume), contents, settings);
+            let cause = if live.is_shared() {
+                live.read(contents, all)
+            } else if all || has_changed(volume) {
+                match content(volume, facts, contents, tokens) {
+                    Ok(Content::Files(shown)) => {
+                        live.show(volume, contents, shown);
+                        None
+                    }
+                    Ok(Content::Empty { .. }) => None,
+                    Err(cause) => Some(cause),
                 }
-                Ok(Content::Empty { .. }) => {}
-                Err(cause) => wrong.push(MountError { volume: volume.name.clone(), cause }),
-            }
+            } else {
+                None
+            };
+            wrong.extend(cause.map(|cause| MountError { volume: volume.name.clone(), cause }));
         }
         wrong
+    }
+
+    /// From now on `tracker` is told of changes of the volumes that `parts` are of, as far as the pod need
+    /// not show them.
+    pub(crate) fn track(&self, parts: &[Part], tracker: &Arc<Tracker>) {
+        for part in parts {
+            if let Some(live) = self.0.get(&part.volume) {
+                live.track(tracker);
+            }
+        }
     }
 
     /// Whether any of `parts` is of a volume that has ConfigMaps or Secrets as its sources.
@@ -424,8 +431,8 @@ impl Volumes {
     }
 
     /// What a volume shows; nothing if there is no such volume.
-    pub(crate) fn seen(&self, volume: &str) -> Seen {
-        self.0.get(volume).map(|live| live.seen.lock().expect("no holder panics").clone()).unwrap_or_default()
+    pub(crate) fn seen(&self, volume: &str) -> Arc<Seen> {
+        self.0.get(volume).map(|live| live.seen()).unwrap_or_default()
     }
 
     /// Where a container sees its volumes; parts of them stay as they are when it starts if `frozen`.

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use super::super::content::Content;
 use super::super::fields::Facts;
+use super::super::sources::Sources;
 use super::*;
 use crate::kind::config_map::content_hash;
 
@@ -103,8 +104,8 @@ fn contents(revision: u64, value: &str) -> Contents {
 fn a_tracker_shows_what_the_volumes_show() {
     let (pod, none, ip) = (pod(), BTreeMap::new(), std::net::Ipv4Addr::LOCALHOST);
     let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &none };
-    let volumes = Arc::new(Volumes::make(&facts, &contents(5, "1"), None).unwrap());
-    let tracker = Tracker::default();
+    let volumes = Arc::new(Volumes::make(&facts, &contents(5, "1"), None, &Sources::none()).unwrap());
+    let tracker = Arc::new(Tracker::default());
     assert_eq!(tracker.report(), None);
     let part = |path: Option<&str>, frozen| Part { volume: "v".into(), path: path.map(Arc::from), frozen };
     let beginning = |parts| Beginning {
@@ -115,7 +116,7 @@ fn a_tracker_shows_what_the_volumes_show() {
         parts,
         has_sources: true,
     };
-    let frozen = Tracker::default();
+    let frozen = Arc::new(Tracker::default());
     tracker.begin(beginning(vec![part(None, false)]));
     frozen.begin(beginning(vec![part(Some("a"), true)]));
     let shown = |tracker: &Tracker| {
@@ -126,9 +127,11 @@ fn a_tracker_shows_what_the_volumes_show() {
     assert_eq!(shown(&tracker), "6 [m 5, s 6]");
     assert_eq!(tracker.outdated(&Contents::new()), None);
 
-    volumes.refresh(&facts, &contents(9, "2"), None, |_| true);
-    assert_eq!((tracker.refresh(), frozen.refresh()), (true, false));
-    assert!(!tracker.refresh(), "nothing new");
+    // The volume is one that others may show: it tells the runs by itself.
+    volumes.refresh(&facts, &contents(9, "2"), None, false, |_| false);
+    assert_eq!((tracker.take_news(), frozen.take_news()), (true, false));
+    tracker.refresh();
+    assert!(!tracker.take_news(), "nothing new");
     assert_eq!((shown(&tracker), shown(&frozen)), ("9 [m 9, s 6]".to_owned(), "6 [m 5, s 6]".to_owned()));
     // Frozen or not, a run that begins now would see more.
     for tracker in [&tracker, &frozen] {
@@ -138,8 +141,8 @@ fn a_tracker_shows_what_the_volumes_show() {
     assert_eq!(frozen.report().unwrap()["configmap/m"]["revision"], 5);
     assert_eq!(tracker.feed().shown().settings.len(), 2);
 
-    volumes.refresh(&facts, &Contents::new(), None, |_| true);
-    assert!(tracker.refresh());
+    volumes.refresh(&facts, &Contents::new(), None, true, |_| true);
+    assert!(tracker.take_news());
     assert_eq!(shown(&tracker), "10 [s 6]");
     assert_eq!(tracker.feed().shown().settings.len(), 1);
 }

@@ -111,7 +111,8 @@ impl Actor {
             Ok(contents) if self.volumes.is_some() => return self.show(contents, true),
             Ok(contents) => {
                 let pod = self.pod.clone();
-                match Volumes::make(&self.facts(&pod), &contents, self.tokens.as_ref()) {
+                let shared = &self.node.shared.sources;
+                match Volumes::make(&self.facts(&pod), &contents, self.tokens.as_ref(), shared) {
                     Ok(volumes) => {
                         self.mount_errors.clear();
                         self.volumes = Some(Arc::new(volumes));
@@ -158,15 +159,16 @@ impl Actor {
     fn show(&mut self, contents: Contents, all: bool) {
         let pod = self.pod.clone();
         if let Some(volumes) = &self.volumes {
-            let has_changed = |volume: &_| all || volume::differs(&pod, volume, &self.contents, &contents);
+            let has_changed = |volume: &_| volume::differs(&pod, volume, &self.contents, &contents);
             let tokens = self.tokens.as_ref();
-            let errors = told(&volumes.refresh(&self.facts(&pod), &contents, tokens, has_changed));
+            let errors = told(&volumes.refresh(&self.facts(&pod), &contents, tokens, all, has_changed));
             self.say_mount_errors(errors);
         }
         self.contents = contents;
         let mut changed = false;
         for tracker in self.acting.iter().filter_map(|acting| acting.tracker.as_ref()) {
-            changed |= tracker.refresh();
+            tracker.refresh();
+            changed |= tracker.take_news();
         }
         for slot in 0..self.acting.len() {
             self.renew_outdated(slot);

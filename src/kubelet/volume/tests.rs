@@ -162,7 +162,7 @@ fn only_mounted_volumes_are_made() {
     assert_eq!(sources(&pod, true), [Source::config_map("m")]);
     let (allocatable, ip) = (BTreeMap::new(), Ipv4Addr::LOCALHOST);
     let facts = Facts { pod: &pod, host_ip: ip, pod_ip: ip, allocatable: &allocatable };
-    let volumes = Volumes::make(&facts, &found(), None).unwrap();
+    let volumes = Volumes::make(&facts, &found(), None, &Sources::none()).unwrap();
     let (mounts, _) = volumes.mounts(&pod.spec.as_ref().unwrap().containers[0], &[], false).unwrap();
     assert_eq!((mounts[0].path.as_str(), &mounts[0].sub_path), ("/etc/config", &None));
 }
