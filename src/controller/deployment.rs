@@ -461,7 +461,10 @@ impl<'a> Rollout<'a> {
         });
         let shown = annotation(&self.deployment.metadata, REVISION);
         let revision = self.revision.filter(|revision| shown != Some(revision.as_str()));
-        let requeue_after = progress::next_look(self.deployment, &status, self.spec, self.now);
+        // What is paused, scaled or deleted has no deadline to miss.
+        let requeue_after = (!self.counts_only)
+            .then(|| progress::next_look(self.deployment, &status, self.spec, self.now))
+            .flatten();
         if Some(&status) != self.deployment.status.as_ref() || revision.is_some() {
             let mut new = self.deployment.clone();
             new.status = Some(status);
