@@ -18,6 +18,7 @@ use crate::apiserver::request::{LogOptions, LogStream};
 use crate::apiserver::{self, Api, NodeAccess, Parts, kubeconfig};
 use crate::client::{Client, Recorder};
 use crate::clock::Clock;
+use crate::controller::fault::Fault;
 use crate::controller::{self, Controllers};
 use crate::guests;
 use crate::kind;
@@ -104,7 +105,8 @@ pub struct Cluster {
     api: Api,
     pki: Pki,
     server: Option<Server>,
-    controllers: controller::Handle,
+    /// `None` only while they are started anew.
+    controllers: Option<controller::Handle>,
     scheduler: scheduler::Handle,
     kubelets: Kubelets,
     guests: GuestThreads,
@@ -160,14 +162,13 @@ impl Cluster {
             ca_pem: pki.ca_pem().to_owned(),
             api_address,
             tokens: pki.tokens(),
-            // As a controller manager takes its machine's; virtual time is nowhere.
-            time_zone: if clock.is_virtual() { TimeZone::UTC } else { TimeZone::system() },
+            time_zone: time_zone(clock),
             fault: None,
         };
         let admin = Client::new(api.clone(), User::admin());
         controller::bootstrap(&admin, &settings).await.map_err(StartError::Bootstrap)?;
         let recorder = Recorder::start(manager.clone(), clock, "controller-manager", None);
-        let controllers = Controllers::start(manager, recorder, clock, &settings);
+        let controllers = Some(Controllers::start(manager, recorder, clock, &settings));
 
         let scheduling = Client::new(api.clone(), User::component("kube-scheduler"));
         let recorder = Recorder::start(scheduling.clone(), clock, "default-scheduler", None);
@@ -220,17 +221,42 @@ impl Cluster {
         kubeconfig::render(&self.url(), self.pki.ca_pem(), &certificate, &key)
     }
 
+    /// Ends the controllers and starts others, which know only what is stored, and die where `fault`
+    /// says: for tests of crashes.
+    pub async fn restart_controllers(&mut self, fault: Option<Fault>) {
+        if let Some(old) = self.controllers.take() {
+            old.shutdown().await;
+        }
+        let settings = controller::Config {
+            ca_pem: self.pki.ca_pem().to_owned(),
+            api_address: self.server.as_ref().map_or(NOWHERE, Server::address),
+            tokens: self.pki.tokens(),
+            time_zone: time_zone(self.clock),
+            fault,
+        };
+        let manager = Client::new(self.api.clone(), User::component("kube-controller-manager"));
+        let recorder = Recorder::start(manager.clone(), self.clock, "controller-manager", None);
+        self.controllers = Some(Controllers::start(manager, recorder, self.clock, &settings));
+    }
+
     /// Stops every part, the last started first. What was acknowledged stays acknowledged.
     pub async fn shutdown(self) {
         if let Some(server) = self.server {
             server.shutdown().await;
         }
         self.scheduler.shutdown().await;
-        self.controllers.shutdown().await;
+        if let Some(controllers) = self.controllers {
+            controllers.shutdown().await;
+        }
         self.kubelets.shutdown().await;
         self.store.close();
         drop(self.guests);
     }
+}
+
+/// As a controller manager takes its machine's; virtual time is nowhere.
+fn time_zone(clock: Clock) -> TimeZone {
+    if clock.is_virtual() { TimeZone::UTC } else { TimeZone::system() }
 }
 
 /// The collections whose content is as secret in files as it is in memory.
@@ -328,3 +354,6 @@ impl NodeAccess for NodeLogs {
             .map_err(|no_log| apiserver::Error::bad_request(no_log.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

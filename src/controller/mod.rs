@@ -17,6 +17,7 @@ pub mod eligibility;
 pub mod event_ttl;
 pub mod fault;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 pub mod owned;
 mod parking;
@@ -246,6 +247,7 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(service_account::ServiceAccounts),
         Box::new(token_secret::TokenSecrets::new(config)),
         Box::new(garbage::Garbage),
+        Box::new(job::Jobs),
         Box::new(pod_collector::PodCollector),
         Box::new(event_ttl::EventTtl),
         Box::new(cron_job::CronJobs::new(config.time_zone.clone())),
