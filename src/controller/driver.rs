@@ -105,8 +105,9 @@ pub(super) async fn run(
         let due = driver.queue.due();
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            // First, as what the killed were at never ends.
             () = killed(driver.fault.as_ref()) => return,
+            () = stop.cancelled() => break,
             Some(done) = driver.applying.join_next() => {
                 let (item, requeue_after, applied) = done.expect("applying does not panic");
                 driver.applied(item, requeue_after, applied);

@@ -1,5 +1,6 @@
 //! Whole clusters in virtual time: simulated nodes, real controllers.
 
+mod apps;
 mod job;
 
 use std::fmt::Debug;
