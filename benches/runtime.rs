@@ -63,6 +63,7 @@ fn spec(image: &Arc<dyn Image>, clock: Clock) -> ContainerSpec {
         working_dir: None,
         mounts: Vec::new(),
         config: None,
+        queue: None,
         memory_limit: None,
         cpu_limit: None,
         output: Arc::new(Log::new(clock, 1 << 20)),

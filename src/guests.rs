@@ -8,14 +8,16 @@ use std::path::Path;
 /// - `coracle.dev/hello:v1` greets: `hello [NAME]`, `GREETING` and `SECRET_FILE` in the environment.
 /// - `coracle.dev/worker:v1` works for a while: `worker [SECONDS [CODE]]`.
 /// - `coracle.dev/logger:v1` prints a file whenever it changes: `logger FILE`.
+/// - `coracle.dev/queue:v1` works on its Job's queue until all is done: `queue [LEASE_SECONDS]`.
 /// - `coracle.dev/reload:v1` prints files and settings when it is told of a change: `reload FILE|SETTING…`.
 #[must_use]
 pub fn builtin() -> &'static [(&'static str, &'static [u8])] {
-    static IMAGES: [(&str, &[u8]); 4] = [
+    static IMAGES: [(&str, &[u8]); 5] = [
         ("coracle.dev/hello:v1", include_bytes!(concat!(env!("CORACLE_GUESTS"), "/hello.wasm"))),
         // For WASI 0.1, which keeps its exit code.
         ("coracle.dev/worker:v1", include_bytes!(concat!(env!("CORACLE_GUESTS"), "/worker.p1.wasm"))),
         ("coracle.dev/logger:v1", include_bytes!(concat!(env!("CORACLE_GUESTS"), "/logger.wasm"))),
+        ("coracle.dev/queue:v1", include_bytes!(concat!(env!("CORACLE_GUESTS"), "/queue.wasm"))),
         ("coracle.dev/reload:v1", include_bytes!(concat!(env!("CORACLE_GUESTS"), "/reload.wasm"))),
     ];
     &IMAGES

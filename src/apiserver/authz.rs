@@ -21,10 +21,12 @@ const NODE_READS: &[&str] = &[
     "endpoints",
     "endpointslices",
     "events",
+    "jobs",
     "leases",
     "namespaces",
     "nodes",
     "pods",
+    "queueitems",
     "runtimeclasses",
     "secrets",
     "serviceaccounts",
@@ -121,6 +123,8 @@ fn node_may(
         ("pods", Some(Subresource::Status)) => matches!(verb, Verb::Get | Verb::Update | Verb::Patch),
         ("pods", None) => verb == Verb::Delete,
         ("events", None) => is_write(verb),
+        // For the guests of its pods.
+        ("jobs", Some(Subresource::Queue)) => matches!(verb, Verb::Get | Verb::Create),
         ("serviceaccounts", Some(Subresource::Token)) | ("tokenreviews", None) => verb == Verb::Create,
         _ => false,
     }

@@ -368,6 +368,7 @@ fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
         Subresource::History => ("coracle.dev", "v1", "ObjectHistory"),
         Subresource::Trigger => ("coracle.dev", "v1", "Trigger"),
         Subresource::Scale => (scale::KIND.group, scale::KIND.version, scale::KIND.kind),
+        Subresource::Queue => ("coracle.dev", "v1", "WorkQueue"),
         Subresource::Token => {
             (token_request::KIND.group, token_request::KIND.version, token_request::KIND.kind)
         }

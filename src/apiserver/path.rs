@@ -211,6 +211,7 @@ pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
         Subresource::Binding | Subresource::Token | Subresource::Trigger => &["create"],
         Subresource::Log | Subresource::History => &["get"],
         Subresource::Finalize => &["update"],
+        Subresource::Queue => &["create", "get"],
     }
 }
 

@@ -129,6 +129,8 @@ pub enum Response {
     },
     /// Log text.
     Text(LogStream),
+    /// JSON that is no object of a kind.
+    Document(serde_json::Value),
     /// The versions of one object, at least one.
     History(History),
     /// With texts for `Warning:` headers.

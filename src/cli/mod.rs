@@ -6,6 +6,7 @@ mod config;
 mod image;
 mod key;
 mod progress;
+mod queue;
 mod run;
 mod trigger;
 mod up;
@@ -49,6 +50,7 @@ enum Command {
     Key(key::Key),
     Config(config::Config),
     Trigger(trigger::Trigger),
+    Queue(queue::Queue),
     Bench(bench::Bench),
 }
 
@@ -61,6 +63,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Key(key) => key.run().map(|()| 0),
         Command::Config(config) => config.run(),
         Command::Trigger(trigger) => trigger.run().map(|()| 0),
+        Command::Queue(queue) => queue.run().map(|()| 0),
         Command::Bench(bench) => bench.run().map(|()| 0),
     }
 }

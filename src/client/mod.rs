@@ -12,6 +12,7 @@ mod watcher;
 use std::sync::Arc;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Binding, Namespace, ObjectReference, Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
@@ -254,6 +255,20 @@ impl Client {
         }
     }
 
+    /// Asks the queue of a Job, or what is in it (`apiserver/handle/queue.rs` says what there is to ask).
+    pub async fn queue(&self, namespace: &str, job: &str, ask: Option<Value>) -> Result<Value> {
+        let verb = if ask.is_some() { Verb::Create } else { Verb::Get };
+        let mut request = self.request(verb, kind::of::<Job>(), namespace, Some(job));
+        request.subresource = Some(Subresource::Queue);
+        if let Some(value) = ask {
+            request.body = Body::Value { media_type: "application/json", value };
+        }
+        match self.answer(request).await? {
+            Response::Document(document) => Ok(document),
+            _ => unreachable!("a queue answers with a document"),
+        }
+    }
+
     /// The log of a pod's container, as `pods/log` gives it.
     pub async fn logs(&self, namespace: &str, pod: &str, options: LogOptions) -> Result<LogStream> {
         let mut request = self.request(Verb::Get, kind::of::<Pod>(), namespace, Some(pod));
@@ -360,6 +375,7 @@ fn revision(answer: &Response) -> u64 {
         | Response::Watch(_)
         | Response::Status(_)
         | Response::Text(_)
+        | Response::Document(_)
         | Response::History(_) => 0,
     }
 }

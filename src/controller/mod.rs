@@ -29,6 +29,7 @@ pub mod service_account;
 pub mod snapshot;
 pub mod template_hash;
 pub mod token_secret;
+pub mod work_queue;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -255,6 +256,7 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(replicas::Replicas::<ReplicaSet>::default()),
         Box::new(deployment::Deployments),
         Box::new(daemon_set::DaemonSets::default()),
+        Box::new(work_queue::WorkQueues),
     ]
 }
 

@@ -41,7 +41,7 @@ pub const PER_NODE: &str = "PerNode";
 
 pub static KIND: Kind = Kind {
     categories: &["all"],
-    subresources: &[Subresource::Status],
+    subresources: &[Subresource::Status, Subresource::Queue],
     has_generation: true,
     default_propagation: Propagation::Orphan,
     warning_without_propagation: Some(

@@ -39,6 +39,7 @@ pub mod node;
 pub mod pod;
 pub mod pod_template;
 pub mod priority_class;
+pub mod queue_item;
 pub mod replica_set;
 pub mod replication_controller;
 pub mod resource_quota;
@@ -88,6 +89,7 @@ pub static ALL: &[&Kind] = &[
     &cron_job::KIND,
     &job::KIND,
     &lease::KIND,
+    &queue_item::KIND,
     &endpoint_slice::KIND,
     &event_v1::KIND,
     &runtime_class::KIND,
@@ -125,6 +127,8 @@ pub enum Subresource {
     Trigger,
     /// The number of replicas, as an autoscaling/v1 Scale; needs [`Strategy::scaled`].
     Scale,
+    /// `jobs/queue`: hands out the work of a Job, which is ours.
+    Queue,
 }
 
 impl Subresource {
@@ -140,6 +144,7 @@ impl Subresource {
             Self::Token => "token",
             Self::Trigger => "trigger",
             Self::Scale => "scale",
+            Self::Queue => "queue",
         }
     }
 }

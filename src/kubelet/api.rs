@@ -5,10 +5,13 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, ObjectReference, Pod, Secret, ServiceAccount};
+use serde_json::Value;
 
-use crate::client::{Client, DeleteOptions, Recorder};
+use crate::client::{Client, DeleteOptions, Recorder, Select, Watcher};
 use crate::clock::Clock;
+use crate::kind::queue_item::{self, QueueItem};
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +45,33 @@ pub(crate) trait NodeApi: Send + Sync {
         request: TokenRequest,
     ) -> Result<(String, Timestamp), ApiError>;
     fn record(&self, about: &ObjectReference, warning: bool, reason: &str, message: String);
+    /// Asks the queue of a Job, or what is in it.
+    async fn queue(&self, namespace: &str, job: &str, ask: Option<Value>) -> Result<Value, ApiError>;
+    /// News of the queue, beginning with what there is.
+    fn queue_changes(&self, namespace: &str, job: &str) -> Box<dyn QueueChanges>;
+}
+
+/// Tells that something about a queue has changed.
+#[async_trait]
+pub(crate) trait QueueChanges: Send {
+    /// Returns after a change; false if there will be none any more.
+    async fn next(&mut self) -> bool;
+}
+
+/// Its items, and the Job itself, whose annotations say whether more will come.
+struct Watched {
+    items: Watcher<QueueItem>,
+    job: Watcher<Job>,
+}
+
+#[async_trait]
+impl QueueChanges for Watched {
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            batch = self.items.next_batch() => batch.is_some(),
+            batch = self.job.next_batch() => batch.is_some(),
+        }
+    }
 }
 
 /// The real one: this node's client.
@@ -114,6 +144,19 @@ impl NodeApi for ClientApi {
         let request = answer.map_err(|error| ApiError::Other(error.to_string()))?;
         let status = request.status.ok_or_else(|| ApiError::Other("the answer has no token".into()))?;
         Ok((status.token, status.expiration_timestamp.0))
+    }
+
+    async fn queue(&self, namespace: &str, job: &str, ask: Option<Value>) -> Result<Value, ApiError> {
+        told(self.client.queue(namespace, job, ask).await)
+    }
+
+    fn queue_changes(&self, namespace: &str, job: &str) -> Box<dyn QueueChanges> {
+        let namespace = Some(namespace.to_owned());
+        let label_selector = Some(format!("{}={job}", queue_item::JOB));
+        let field_selector = Some(format!("metadata.name={job}"));
+        let items = Select { namespace: namespace.clone(), label_selector, ..Select::default() };
+        let job = Select { namespace, field_selector, ..Select::default() };
+        Box::new(Watched { items: self.client.watch(items), job: self.client.watch(job) })
     }
 
     fn record(&self, about: &ObjectReference, warning: bool, reason: &str, message: String) {

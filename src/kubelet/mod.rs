@@ -64,6 +64,7 @@ mod logs;
 mod node;
 mod nodes;
 mod pod;
+mod queue;
 mod service_env;
 mod services;
 mod sources;

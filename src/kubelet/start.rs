@@ -11,6 +11,7 @@ use super::config::{Beginning, Tracker};
 use super::fields::{self, Facts};
 use super::lifecycle::{Cause, Ended, StartFailure};
 use super::nodes::NodeContext;
+use super::queue::JobQueue;
 use super::volume::Volumes;
 use super::{annotations, env, sources};
 use crate::client;
@@ -119,6 +120,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         mounts,
         config: has_sources.then(|| tracker.feed()),
+        queue: JobQueue::of(&pod, &node.api, node.shared.clock),
         memory_limit: memory.and_then(|amount| u64::try_from(amount.units()).ok()),
         cpu_limit: fields::limit(container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
         output: log.clone(),

@@ -192,6 +192,19 @@ pub(super) mod tests {
 
     #[async_trait]
     impl NodeApi for FakeApi {
+        async fn queue(
+            &self,
+            _namespace: &str,
+            _job: &str,
+            _ask: Option<serde_json::Value>,
+        ) -> Result<serde_json::Value, ApiError> {
+            unreachable!("no test here has a queue")
+        }
+
+        fn queue_changes(&self, _namespace: &str, _job: &str) -> Box<dyn crate::kubelet::api::QueueChanges> {
+            unreachable!("no test here has a queue")
+        }
+
         async fn pod(&self, _: &str, _: &str) -> Result<Arc<Pod>, ApiError> {
             unreachable!("{WHY}")
         }

@@ -15,6 +15,7 @@ use super::fs::handle::Files;
 use super::fs::host::{FilesView, HasFiles};
 use super::limits::{MemoryLimit, Meter, Slices};
 use super::output::Output;
+use super::queue::{HasQueue, Queue, QueueView};
 use super::{ContainerSpec, Exit};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -32,6 +33,7 @@ pub(super) struct Guest {
     table: ResourceTable,
     files: Files,
     config: Option<Arc<Config>>,
+    queue: Option<Arc<dyn Queue>>,
     memory: MemoryLimit,
 }
 
@@ -50,6 +52,12 @@ impl HasFiles for Guest {
 impl HasConfig for Guest {
     fn config(&mut self) -> ConfigView<'_> {
         ConfigView { config: self.config.as_deref(), table: &mut self.table }
+    }
+}
+
+impl HasQueue for Guest {
+    fn queue(&mut self) -> QueueView<'_> {
+        QueueView(self.queue.as_ref())
     }
 }
 
@@ -128,7 +136,7 @@ impl Guest {
         table.set_max_capacity(HANDLES_MAX);
         let files = Files::mount(&spec.mounts, spec.working_dir.as_deref(), world.clock)?;
         let (config, memory) = (spec.config.clone(), MemoryLimit::new(spec.memory_limit));
-        Ok(Self { wasi: wasi.build(), table, files, config, memory })
+        Ok(Self { wasi: wasi.build(), table, files, config, queue: spec.queue.clone(), memory })
     }
 }
 

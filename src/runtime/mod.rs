@@ -21,6 +21,7 @@ mod instance;
 mod limits;
 pub mod log;
 mod output;
+pub mod queue;
 pub mod sim;
 mod ticker;
 pub mod wasm;
@@ -59,6 +60,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<fs::Mount>,
     /// What the guest may know of its configuration; `None` if it has none.
     pub config: Option<Arc<config::Config>>,
+    /// The work of its Job; `None` if it has none.
+    pub queue: Option<Arc<dyn queue::Queue>>,
     /// Bytes of all linear memories and tables together; more is [`Exit::OutOfMemory`].
     pub memory_limit: Option<u64>,
     /// Milli-cores; `None` is no limit.

@@ -15,6 +15,7 @@ mod cron_kubectl;
 mod guest;
 mod kubectl;
 mod pods;
+mod queue;
 mod reload;
 mod restart;
 mod sealing;

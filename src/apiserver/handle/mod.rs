@@ -15,6 +15,7 @@ mod list;
 mod log;
 mod patch;
 mod pod_binding;
+mod queue;
 mod review;
 mod scale;
 mod token;
@@ -68,6 +69,8 @@ struct Inner {
     tokens: Arc<SigningKey>,
     /// Held from choosing an address or port until it is committed, so that none is given twice.
     allocation: tokio::sync::Mutex<()>,
+    /// Where the items of Jobs' queues are handed out.
+    desk: queue::Desk,
 }
 
 /// What an [`Api`] is made of.
@@ -126,8 +129,8 @@ impl Api {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { store, clock, random, nodes, tokens } = parts;
-        let allocation = tokio::sync::Mutex::default();
-        Self(Arc::new(Inner { store, clock, random, nodes, tokens, allocation }))
+        let (allocation, desk) = (tokio::sync::Mutex::default(), queue::Desk::default());
+        Self(Arc::new(Inner { store, clock, random, nodes, tokens, allocation, desk }))
     }
 
     /// The newest revision that readers can see.
@@ -177,6 +180,8 @@ impl Api {
                 api.update(&target, &options, body, Part::Finalize).await
             }
             (Some(Subresource::Binding), Verb::Create) => api.bind(&target, &options, body).await,
+            (Some(Subresource::Queue), Verb::Get) => api.show_queue(&target),
+            (Some(Subresource::Queue), Verb::Create) => api.use_queue(&target, body).await,
             (Some(Subresource::Trigger), Verb::Create) => api.trigger(&target, &options, body).await,
             (Some(Subresource::Token), Verb::Create) => api.make_token(&target, &options, body),
             (Some(Subresource::Scale), Verb::Get) => api.scale(&target, &options).await,

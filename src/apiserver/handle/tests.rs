@@ -4,6 +4,7 @@ mod delete;
 mod history;
 mod list;
 mod pods;
+mod queue;
 mod tokens;
 mod watch;
 mod write;
@@ -62,6 +63,7 @@ impl World {
             Subresource::History,
             Subresource::Token,
             Subresource::Trigger,
+            Subresource::Queue,
         ];
         Request {
             user: User::admin(),
@@ -143,6 +145,7 @@ fn value(response: Response) -> Value {
             })
         }
         Response::Text(_) => json!("text"),
+        Response::Document(document) => document,
         Response::History(history) => {
             let put = history.versions.iter().find_map(|version| match &version.content {
                 crate::store::Content::Put(record) => Some(record.key.collection),

@@ -207,7 +207,13 @@ impl Exchange<'_> {
         )?;
         if matches!(
             subresource,
-            Some(Subresource::History | Subresource::Token | Subresource::Scale | Subresource::Trigger)
+            Some(
+                Subresource::History
+                    | Subresource::Token
+                    | Subresource::Scale
+                    | Subresource::Trigger
+                    | Subresource::Queue
+            )
         ) {
             // It is no object of its kind, so there are no other forms of it.
             accepted.form = Form::AsIs;
@@ -266,6 +272,7 @@ impl Exchange<'_> {
                 let pieces = log_pieces(log, self.context.stop.clone(), guard);
                 Ok(headed(200, "text/plain", Body::stream(pieces, None)))
             }
+            Response::Document(document) => self.json(200, document.to_string().into(), accepted),
             Response::History(history) => self.pieces(history::pieces(kind, history), accepted),
             Response::Warned { warnings, response } => {
                 let mut answer = self.respond(*response, verb, kind, accepted, view)?;

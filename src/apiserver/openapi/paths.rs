@@ -72,7 +72,8 @@ pub(super) fn build(kinds: &[&'static Kind], names: &[String], group: &str, vers
                 | Subresource::Log
                 | Subresource::Finalize
                 | Subresource::History
-                | Subresource::Trigger => name,
+                | Subresource::Trigger
+                | Subresource::Queue => name,
             };
             let gives = if subresource == Subresource::Log { "" } else { body };
             let of = |method, verb, takes| Operation {
@@ -189,8 +190,10 @@ fn capitalized(word: &str) -> String {
 }
 
 fn answer(operation: &Operation<'_>) -> Value {
-    if matches!(operation.subresource, Some(Subresource::History | Subresource::Trigger)) {
-        // No schema: they are ours, and `apiserver/history.rs` and `handle/trigger.rs` say what is in them.
+    if matches!(operation.subresource, Some(Subresource::History | Subresource::Trigger | Subresource::Queue))
+    {
+        // No schema: they are ours, and `apiserver/history.rs`, `handle/trigger.rs` and
+        // `handle/queue.rs` say what is in them.
         let schema = json!({ "schema": { "type": "object" } });
         let content = json!({ "application/json": schema, "application/yaml": schema });
         return json!({ "description": "OK", "content": content });
@@ -213,7 +216,9 @@ fn request_body(operation: &Operation<'_>) -> Option<Value> {
     if operation.takes.is_empty() {
         return None;
     }
-    if operation.subresource == Some(Subresource::Trigger) {
+    if !operation.takes.is_empty()
+        && matches!(operation.subresource, Some(Subresource::Trigger | Subresource::Queue))
+    {
         return Some(json!({ "content": { "*/*": { "schema": { "type": "object" } } } }));
     }
     let schema = json!({ "schema": reference(operation.takes) });

@@ -82,6 +82,19 @@ fn summary(pod: &Pod) -> String {
 
 #[async_trait]
 impl NodeApi for FakeApi {
+    async fn queue(
+        &self,
+        _namespace: &str,
+        _job: &str,
+        _ask: Option<serde_json::Value>,
+    ) -> Result<serde_json::Value, ApiError> {
+        unreachable!("no test here has a queue")
+    }
+
+    fn queue_changes(&self, _namespace: &str, _job: &str) -> Box<dyn crate::kubelet::api::QueueChanges> {
+        unreachable!("no test here has a queue")
+    }
+
     async fn pod(&self, _namespace: &str, _name: &str) -> Result<Arc<Pod>, ApiError> {
         self.state.lock().unwrap().pod.clone().ok_or(ApiError::NotFound)
     }

@@ -25,6 +25,7 @@ async fn spec(runtime: &SimRuntime, annotations: BTreeMap<String, String>) -> Co
         working_dir: None,
         mounts: Vec::new(),
         config: None,
+        queue: None,
         memory_limit: None,
         cpu_limit: None,
         output: Arc::new(Log::new(runtime.clock, 1_000)),

@@ -51,6 +51,7 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         working_dir: None,
         mounts: Vec::new(),
         config: None,
+        queue: None,
         memory_limit: Some(64 << 20),
         cpu_limit: None,
         output: Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES)),
@@ -308,6 +309,12 @@ fn a_change_of_a_config_map_shows_in_a_running_guest() {
         wait_for_output(&output, "/etc/config/greeting: No such file or directory").await;
         assert_eq!(container.exit(), None);
     });
+}
+
+#[test]
+fn a_guest_without_a_job_has_no_queue() {
+    let (exit, output) = run("queue", &[]);
+    assert!(exit == Exit::Code(1) && output.contains("NoQueue"), "{exit:?}: {output}");
 }
 
 #[test]
