@@ -8,6 +8,7 @@ mod cpu;
 mod cron;
 mod daemon_set;
 mod footprint;
+mod job;
 mod pods;
 mod report;
 
@@ -51,6 +52,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "cron",
         about: "CronJobs that are all due at the same minute: the time from that minute to each one's Job",
         run: cron::run,
+    },
+    Scenario {
+        name: "job",
+        about: "a Job of N completions of pods that exit at once, then one that is Indexed: the time until each is Complete",
+        run: job::run,
     },
     Scenario {
         name: "daemonset",

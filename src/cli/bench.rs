@@ -11,7 +11,8 @@ use crate::bench::{Options, SCENARIOS};
 /// Scenarios: `pods` creates pods that exit at once until all have Succeeded, then takes the latency
 /// from create to Running; `config-fanout` changes a ConfigMap that N pods mount and takes the latency
 /// from the API's answer to the new bytes in each guest; `cron` has N CronJobs due at the same
-/// minute and takes the time from that minute to each one's Job; `daemonset` makes a DaemonSet on N
+/// minute and takes the time from that minute to each one's Job; `job` makes a Job of N completions of
+/// pods that exit at once, plain and Indexed, and takes the time until it is Complete; `daemonset` makes a DaemonSet on N
 /// simulated nodes and takes the time until each runs its pod, then until all are replaced; `footprint`
 /// starts `coracle up` and looks at an idle cluster.
 #[derive(clap::Args)]
@@ -19,6 +20,7 @@ use crate::bench::{Options, SCENARIOS};
     coracle bench pods --durable --json pods.json\n  \
     coracle bench pods --simulated --nodes 1000 --count 10000\n  \
     coracle bench config-fanout --count 1000\n  coracle bench cron --count 100000\n  \
+    coracle bench job --durable --nodes 10 --count 100000\n  \
     coracle bench daemonset --count 5000\n  coracle bench footprint")]
 pub(super) struct Bench {
     #[arg(value_parser = SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>())]

@@ -3,7 +3,7 @@
 //! The dialect is robfig/cron's `ParseStandard`: five fields, names in any case, Sunday is 0 and never
 //! 7, and if neither day field is `*` a day may match either. The `cron` crate takes six or seven
 //! fields, counts Sunday as 1, wants both days to match and says nothing of a repeated hour, so nothing
-//! of it would be left; it judges this module in the tests instead.
+//! of it would be left.
 //!
 //! A time is due when the clock on the wall shows it. Where daylight saving skips a wall time, it is not
 //! due on that day; where it repeats one, it is due twice.
