@@ -3,14 +3,16 @@
 //! A repeat of an Event raises its `count` and `lastTimestamp` instead of making another
 //! (BEHAVIOURS 9.14). Recording never waits: a bounded queue stands between the component and the
 //! task that writes; when it is full, Events are dropped and counted, because nothing may depend on
-//! them.
+//! them. Nor does one object fill the store: of one reason it has a few dozen at once, and then one
+//! every five minutes, as in client-go's spam filter, which counts all reasons together and so loses
+//! the last word of a Job that has said much.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
@@ -25,6 +27,11 @@ const QUEUE_MAX: usize = 8192;
 const IN_FLIGHT_MAX: usize = 64;
 /// Events remembered for their repeats, as in client-go's correlator.
 const REMEMBERED_MAX: usize = 4096;
+
+/// Events of one reason about one object that are written at once, and how long until one more is
+/// (client-go's `defaultSpamBurst` and `defaultSpamQPS`).
+const BURST: u32 = 25;
+const REFILL: SignedDuration = SignedDuration::from_secs(300);
 
 /// A component's pen; cheap to clone.
 #[derive(Clone)]
@@ -53,7 +60,15 @@ impl Recorder {
     pub fn start(client: Client, clock: Clock, component: &str, host: Option<&str>) -> Self {
         let (queue, entries) = mpsc::channel(QUEUE_MAX);
         let source = EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) };
-        let writer = Writer { client, source, names: 0, known: HashMap::new(), order: VecDeque::new() };
+        let writer = Writer {
+            client,
+            source,
+            names: 0,
+            known: HashMap::new(),
+            order: VecDeque::new(),
+            allowances: HashMap::new(),
+            topics: VecDeque::new(),
+        };
         tokio::spawn(writer.run(entries));
         Self { queue, clock, dropped: Arc::default() }
     }
@@ -83,6 +98,33 @@ impl Recorder {
     }
 }
 
+/// An object and a reason.
+type Topic = (Option<String>, String);
+
+/// How many more Events there may be about a topic.
+struct Allowance {
+    left: u32,
+    /// Since when the next one is earned.
+    since: Timestamp,
+}
+
+impl Allowance {
+    fn new(now: Timestamp) -> Self {
+        Self { left: BURST, since: now }
+    }
+
+    fn take(&mut self, now: Timestamp) -> bool {
+        let earned = now.duration_since(self.since).as_secs() / REFILL.as_secs();
+        let earned = u32::try_from(earned.max(0)).unwrap_or(BURST).min(BURST);
+        self.left = self.left.saturating_add(earned).min(BURST);
+        self.since =
+            if self.left == BURST { now } else { self.since + REFILL * i32::try_from(earned).unwrap_or(0) };
+        let is_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_left
+    }
+}
+
 /// The task that writes what recorders queue.
 struct Writer {
     client: Client,
@@ -93,6 +135,9 @@ struct Writer {
     known: HashMap<Identity, (String, i32)>,
     /// The keys of `known`, the longest unused first.
     order: VecDeque<Identity>,
+    allowances: HashMap<Topic, Allowance>,
+    /// The keys of `allowances`, the oldest first.
+    topics: VecDeque<Topic>,
 }
 
 /// One write to make: a new Event, or the new count of a known one.
@@ -109,6 +154,9 @@ impl Writer {
             // happen side by side.
             let mut folded: Vec<(Identity, Entry, i32)> = Vec::new();
             for entry in batch.drain(..) {
+                if !self.allows(&entry) {
+                    continue;
+                }
                 let identity = entry.identity();
                 match folded.iter_mut().find(|(known, ..)| *known == identity) {
                     Some((_, last, times)) => {
@@ -124,6 +172,20 @@ impl Writer {
                 .collect();
             join_all(steps.into_iter().map(|step| write(&self.client, step))).await;
         }
+    }
+
+    fn allows(&mut self, entry: &Entry) -> bool {
+        let topic = (entry.about.uid.clone().or_else(|| entry.about.name.clone()), entry.reason.clone());
+        if let Some(allowance) = self.allowances.get_mut(&topic) {
+            return allowance.take(entry.at);
+        }
+        if self.topics.len() == REMEMBERED_MAX
+            && let Some(oldest) = self.topics.pop_front()
+        {
+            self.allowances.remove(&oldest);
+        }
+        self.topics.push_back(topic.clone());
+        self.allowances.entry(topic).or_insert_with(|| Allowance::new(entry.at)).take(entry.at)
     }
 
     fn decide(&mut self, identity: Identity, entry: Entry, times: i32) -> Step {
@@ -194,5 +256,34 @@ async fn write(client: &Client, step: Step) {
     };
     if let Some(error) = failed {
         tracing::debug!(%error, "an Event was not written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_has_a_burst_and_then_one_every_five_minutes() {
+        let start = Timestamp::UNIX_EPOCH;
+        let mut allowance = Allowance::new(start);
+        let mut taken = |seconds: i64, tries: u32| {
+            let now = start + SignedDuration::from_secs(seconds);
+            (0..tries).filter(|_| allowance.take(now)).count()
+        };
+        for (seconds, tries, expected) in [
+            (0, 30, 25),
+            (299, 5, 0),
+            (300, 5, 1),
+            // What was earned in part is kept.
+            (450, 5, 0),
+            (600, 5, 1),
+            (599, 5, 0),
+            (1_500, 2, 2),
+            (1_501, 2, 1),
+            (1_000_000, 30, 25),
+        ] {
+            assert_eq!(taken(seconds, tries), expected, "at {seconds}");
+        }
     }
 }
