@@ -282,7 +282,12 @@ metadata: {name: guest, labels: {kubernetes.io/hostname: guest}}
 fn daemon_sets_roll_and_adopt(up: &Up) {
     let n = "-nroll";
     namespace(up, "roll");
-    up.kubectl_stdin(&["apply", n, "-f", "-"], AGENT);
+    // Not on the node that another part adds for a while.
+    let agent = AGENT.replace(
+        "terminationGracePeriodSeconds: 0",
+        "terminationGracePeriodSeconds: 0\n      nodeSelector: {coracle.dev/runtime: wasm}",
+    );
+    up.kubectl_stdin(&["apply", n, "-f", "-"], &agent);
     up.kubectl(&["rollout", "status", "ds/agent", n, "--timeout=50s"]);
     up.kubectl(&["set", "env", "ds/agent", "A=b", n]);
     up.kubectl(&["rollout", "status", "ds/agent", n, "--timeout=50s"]);
@@ -300,7 +305,7 @@ fn daemon_sets_roll_and_adopt(up: &Up) {
     // Orphaned, the pods stay as they are, and a set with the same selector takes them over.
     up.kubectl(&["delete", "ds", "agent", n, "--cascade=orphan"]);
     assert_eq!(pods(up, n, "app=agent"), third);
-    let manual = AGENT.replace("  selector", "  updateStrategy: {type: OnDelete}\n  selector");
+    let manual = agent.replace("  selector", "  updateStrategy: {type: OnDelete}\n  selector");
     let manual = manual.replace("3600", "3601");
     up.kubectl_stdin(&["apply", n, "-f", "-"], &manual);
     wait(up, n, "ds/agent", ".status.numberReady", "3");
