@@ -7,6 +7,7 @@ use std::sync::Arc;
 use coracle::clock::Clock;
 use coracle::random::Random;
 use coracle::runtime::log::Log;
+use coracle::runtime::stdio::Stdio;
 use coracle::runtime::wasm::{Options, WasmRuntime, pool_config};
 use coracle::runtime::{ContainerSpec, Exit, Image, Runtime};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -66,7 +67,7 @@ fn spec(image: &Arc<dyn Image>, clock: Clock) -> ContainerSpec {
         queue: None,
         memory_limit: None,
         cpu_limit: None,
-        output: Arc::new(Log::new(clock, 1 << 20)),
+        stdio: Stdio::log(&Arc::new(Log::new(clock, 1 << 20))),
         annotations: BTreeMap::new(),
     }
 }

@@ -23,7 +23,7 @@ use crate::controller::{self, Controllers};
 use crate::guests;
 use crate::kind;
 use crate::kubelet::image::{ImageStore, Images, StoreError};
-use crate::kubelet::{self, Kubelets, Logs, NodeConfig};
+use crate::kubelet::{self, Kubelets, Logs, NodeConfig, Running};
 use crate::random::Random;
 use crate::runtime::log::LogQuery;
 use crate::runtime::sim::SimRuntime;
@@ -138,7 +138,7 @@ impl Cluster {
         // The certificate always covers loopback; an address that somebody chose is added.
         let names: Vec<String> = config.listen.iter().map(|address| address.ip().to_string()).collect();
         let pki = Pki::load_or_create_for(pki_dir.as_deref(), clock, &names).map_err(StartError::Pki)?;
-        let logs = Logs::default();
+        let (logs, running) = (Logs::default(), Running::default());
         let node_access = Arc::new(NodeLogs { logs: logs.clone(), clock });
         let api = Api::new(Parts {
             store: store.clone(),
@@ -184,6 +184,7 @@ impl Cluster {
             random,
             nodes,
             logs,
+            running,
         });
         Ok(Self { clock, store, api, pki, server, controllers, scheduler, kubelets, guests })
     }

@@ -53,6 +53,7 @@ mod admit;
 mod annotations;
 mod api;
 mod backoff;
+mod beside;
 mod config;
 mod content;
 mod env;
@@ -65,8 +66,10 @@ mod node;
 mod nodes;
 mod pod;
 mod queue;
+mod running;
 mod service_env;
 mod services;
+mod setup;
 mod sources;
 mod start;
 mod status;
@@ -74,8 +77,10 @@ mod token;
 mod volume;
 
 pub use address::of_node;
+pub use beside::{Beside, Wanted};
 pub use logs::{Logs, NoLog};
 pub use node::NodeConfig;
+pub use running::{Attached, Refused, Running};
 
 use nodes::{Dispatch, NodeContext, Shared};
 
@@ -93,6 +98,8 @@ pub struct Parts {
     pub nodes: Vec<NodeConfig>,
     /// Where output is kept for readers.
     pub logs: Logs,
+    /// Where runs are found by whoever wants to join one.
+    pub running: Running,
 }
 
 /// The kubelets of this process.
@@ -133,13 +140,14 @@ impl Kubelets {
 }
 
 async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<client::Result<()>>>) {
-    let Parts { client, client_for, clock, random, nodes, logs } = parts;
+    let Parts { client, client_for, clock, random, nodes, logs, running } = parts;
     let shared = Arc::new(Shared {
         clock,
         sources: sources::Sources::new(Some(client.clone()), stop.clone()),
         services: services::Services::new(),
         addresses: address::PodAddresses::default(),
         logs,
+        running,
     });
     let boot_id = random.uid();
     let registered = futures_util::stream::iter(nodes.into_iter().map(|config| {

@@ -16,6 +16,7 @@ use super::inbox::Inbox;
 use super::logs::Logs;
 use super::node::NodeConfig;
 use super::pod;
+use super::running::Running;
 use super::services::Services;
 use super::sources::Sources;
 use crate::client::{self, Client, Select, Watcher};
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) services: Services,
     pub(crate) addresses: PodAddresses,
     pub(crate) logs: Logs,
+    pub(crate) running: Running,
 }
 
 /// One node, as the actors of its pods see it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
+use tokio_util::sync::CancellationToken;
 
 use super::api::ApiError;
 use super::config::{Beginning, Tracker};
@@ -12,6 +13,8 @@ use super::fields::{self, Facts};
 use super::lifecycle::{Cause, Ended, StartFailure};
 use super::nodes::NodeContext;
 use super::queue::JobQueue;
+use super::running::Place;
+use super::setup::{Setup, Streams};
 use super::volume::Volumes;
 use super::{annotations, env, sources};
 use crate::client;
@@ -19,9 +22,9 @@ use crate::runtime::log::Log;
 use crate::runtime::{self, Exit, fs};
 
 /// Exit code of a trap: what a process killed by SIGABRT has.
-const TRAPPED: i32 = 134;
+pub(crate) const TRAPPED: i32 = 134;
 /// Exit code of a run that was killed, or took too much memory: as by SIGKILL.
-const KILLED: i32 = 137;
+pub(crate) const KILLED: i32 = 137;
 /// The longest termination message, in bytes, and the longest of all of a pod's together.
 const MESSAGE_BYTES_MAX: usize = 4096;
 const POD_MESSAGE_BYTES_MAX: usize = 12 << 10;
@@ -34,6 +37,9 @@ const MESSAGE_DIR_BYTES_MAX: u64 = 64 << 10;
 /// A run that has begun.
 pub(crate) struct Begun {
     pub(crate) container: Arc<runtime::Container>,
+    /// Further runs beside this one start from it ([`beside`](super::beside)), until this is dropped.
+    #[allow(dead_code, reason = "it is held for what its drop ends; probes and hooks will read it")]
+    pub(crate) place: Place,
     pub(crate) container_id: String,
     pub(crate) image_id: String,
     pub(crate) log: Arc<Log>,
@@ -112,10 +118,12 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let memory = fields::limit(container, "memory")
         .or_else(|| node.config.capacity.get("memory").map(crate::kind::quantity::Amount::of));
     let image_id = image.digest().to_owned();
-    let spec = runtime::ContainerSpec {
+    let setup = Arc::new(Setup {
+        node: node.clone(),
         label: format!("{namespace}/{name}/{}", container.name),
+        pod_ip,
         image,
-        args,
+        program: args.first().cloned().unwrap_or_default(),
         env: env::with_hostname(env, &pod),
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         mounts,
@@ -123,11 +131,14 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         queue: JobQueue::of(&pod, &node.api, node.shared.clock),
         memory_limit: memory.and_then(|amount| u64::try_from(amount.units()).ok()),
         cpu_limit: fields::limit(container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
-        output: log.clone(),
         annotations,
-    };
+        streams: Streams::new(container, node.shared.clock),
+        over: CancellationToken::new(),
+    });
     node.shared.logs.open(uid).begin(&container.name, log.clone());
+    let spec = setup.spec(setup.image.clone(), args, setup.streams.stdio(&log));
     let running = Arc::new(node.config.runtime.start(spec).await);
+    let place = node.shared.running.enter(uid, &container.name, &setup);
 
     let part = if is_init { "initContainers" } else { "containers" };
     let about = client::reference(&*pod, Some(format!("spec.{part}{{{}}}", container.name)));
@@ -139,6 +150,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let scheme = version.split("://").next().unwrap_or("wasm");
     Ok(Begun {
         container: running,
+        place,
         container_id: format!("{scheme}://{uid}.{}.{run}", container.name),
         image_id,
         log,

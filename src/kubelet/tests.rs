@@ -75,6 +75,7 @@ async fn kubelets(api: &Api, clock: Clock, random: &Random, nodes: u32) -> Kubel
         random: random.clone(),
         nodes: (0..nodes).map(config).collect(),
         logs: Logs::default(),
+        running: Running::default(),
     });
     kubelets.ready().await.unwrap();
     kubelets

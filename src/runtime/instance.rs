@@ -14,7 +14,6 @@ use super::config::{Config, ConfigView, HasConfig};
 use super::fs::handle::Files;
 use super::fs::host::{FilesView, HasFiles};
 use super::limits::{MemoryLimit, Meter, Slices};
-use super::output::Output;
 use super::queue::{HasQueue, Queue, QueueView};
 use super::{ContainerSpec, Exit};
 use crate::clock::Clock;
@@ -114,13 +113,16 @@ impl Guest {
         let mut wasi = WasiCtx::builder();
         wasi.args(&spec.args)
             .envs(&spec.env)
-            .stdout(Output(Arc::clone(&spec.output)))
-            .stderr(Output(Arc::clone(&spec.output)))
+            .stdout(spec.stdio.guest_stdout())
+            .stderr(spec.stdio.guest_stderr())
             .wall_clock(GuestClock(world.clock))
             .monotonic_clock(GuestClock(world.clock))
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false);
+        if let Some(stdin) = spec.stdio.guest_stdin() {
+            wasi.stdin(stdin);
+        }
         if let Some(directory) = &spec.working_dir {
             wasi.initial_cwd(directory);
             if !spec.env.iter().any(|(name, _)| name == "PWD") {

@@ -20,9 +20,10 @@ pub mod fs;
 mod instance;
 mod limits;
 pub mod log;
-mod output;
+pub mod pipe;
 pub mod queue;
 pub mod sim;
+pub mod stdio;
 mod ticker;
 pub mod wasm;
 
@@ -66,7 +67,7 @@ pub struct ContainerSpec {
     pub memory_limit: Option<u64>,
     /// Milli-cores; `None` is no limit.
     pub cpu_limit: Option<u64>,
-    pub output: Arc<log::Log>,
+    pub stdio: stdio::Stdio,
     /// The pod's annotations: where `sim` finds its script.
     pub annotations: BTreeMap<String, String>,
 }
@@ -138,7 +139,7 @@ impl Drop for Container {
 
 /// Tells how a run ended once its task is gone, by itself or killed.
 struct Ending {
-    log: Arc<log::Log>,
+    stdio: stdio::Stdio,
     exit: watch::Sender<Option<Exit>>,
     result: Exit,
 }
@@ -148,7 +149,7 @@ impl Drop for Ending {
         if std::thread::panicking() {
             self.result = Exit::Trap("the runtime failed while it ran the container".to_owned());
         }
-        self.log.close();
+        self.stdio.close();
         self.exit.send_replace(Some(self.result.clone()));
     }
 }

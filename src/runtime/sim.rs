@@ -92,7 +92,7 @@ impl Runtime for SimRuntime {
             }
         }
         let (exit, exited) = watch::channel(None);
-        let ending = Ending { log: spec.output, exit, result: Exit::Killed };
+        let ending = Ending { stdio: spec.stdio, exit, result: Exit::Killed };
         let task = self.tasks.spawn(play(self.clock, plan, ending));
         let abort = task.abort_handle();
         Container::new(exited, Box::new(move || abort.abort()))

@@ -163,7 +163,7 @@ impl Runtime for WasmRuntime {
     async fn start(&self, spec: ContainerSpec) -> Container {
         let (exit, exited) = watch::channel(None);
         let meter = Arc::new(Meter::default());
-        let ending = Ending { log: Arc::clone(&spec.output), exit, result: Exit::Killed };
+        let ending = Ending { stdio: spec.stdio.clone(), exit, result: Exit::Killed };
         let task = self.guests.spawn(contain(Arc::clone(&self.shared), spec, Arc::clone(&meter), ending));
         let abort = task.abort_handle();
         Container::new(exited, Box::new(move || abort.abort())).with_meter(meter)

@@ -19,6 +19,7 @@ use crate::kubelet::image::{ImageStore, Images};
 use crate::kubelet::logs::Logs;
 use crate::kubelet::node::NodeConfig;
 use crate::kubelet::nodes::{Dispatch, Shared};
+use crate::kubelet::running::Running;
 use crate::kubelet::services::Services;
 use crate::kubelet::sources::{SourceKind, Sources};
 use crate::runtime::{Container, ContainerSpec, Image, ImageError, Runtime};
@@ -242,6 +243,7 @@ impl Harness {
             services: Services::new(),
             addresses: PodAddresses::default(),
             logs: Logs::default(),
+            running: Running::default(),
         });
         let usage = Usage::new(config.capacity.clone());
         let node = Arc::new(NodeContext { config, api: api.clone(), usage, shared });

@@ -1,4 +1,5 @@
 use super::super::log::Log;
+use super::super::stdio::Stdio;
 use super::*;
 use crate::clock::virtual_runtime;
 
@@ -28,7 +29,7 @@ async fn spec(runtime: &SimRuntime, annotations: BTreeMap<String, String>) -> Co
         queue: None,
         memory_limit: None,
         cpu_limit: None,
-        output: Arc::new(Log::new(runtime.clock, 1_000)),
+        stdio: Stdio::log(&Arc::new(Log::new(runtime.clock, 1_000))),
         annotations,
     }
 }

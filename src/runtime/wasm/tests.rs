@@ -6,9 +6,12 @@ use futures_util::StreamExt;
 use super::super::config::{Config, Settings, Shown, Source, SourceKind};
 use super::super::fs::{File, Mount, SubPath, Volume};
 use super::super::log::{Log, LogQuery};
+use super::super::stdio::{Output, Stdio};
 use super::*;
 use crate::clock::virtual_runtime;
 use crate::guests::fixture;
+
+mod streams;
 
 /// No wait for an event may take longer, on the slowest machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -54,14 +57,22 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         queue: None,
         memory_limit: Some(64 << 20),
         cpu_limit: None,
-        output: Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES)),
+        stdio: Stdio::log(&Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES))),
         annotations: BTreeMap::new(),
+    }
+}
+
+/// Where a container of [`spec`] writes.
+fn log_of(spec: &ContainerSpec) -> Arc<Log> {
+    match &spec.stdio.stdout {
+        Output::Log { log, .. } => Arc::clone(log),
+        Output::Pipe(_) => panic!("it writes to a pipe"),
     }
 }
 
 /// Runs a container to its end: how it ended and what it wrote.
 async fn finish(runtime: &WasmRuntime, spec: ContainerSpec) -> (Exit, String) {
-    let output = Arc::clone(&spec.output);
+    let output = log_of(&spec);
     let container = runtime.start(spec).await;
     let exit = runtime.shared.world.clock.timeout(DEADLINE, container.exited()).await.unwrap();
     (exit, output.tail(usize::MAX, usize::MAX))
@@ -230,7 +241,7 @@ fn guests_that_spin_delay_nobody_and_die_at_once() {
         let mut spinning = Vec::new();
         for _ in 0..8 {
             let spec = spec(&real.runtime, "spin", &[]).await;
-            let output = Arc::clone(&spec.output);
+            let output = log_of(&spec);
             let container = real.runtime.start(spec).await;
             wait_for_output(&output, "spinning").await;
             spinning.push(container);
@@ -252,7 +263,7 @@ fn a_sleeping_guest_dies_at_once() {
     let real = real();
     real.threads.block_on(async {
         let spec = spec(&real.runtime, "worker", &["3600"]).await;
-        let output = Arc::clone(&spec.output);
+        let output = log_of(&spec);
         let container = real.runtime.start(spec).await;
         wait_for_output(&output, "working").await;
         container.kill();
@@ -265,7 +276,7 @@ fn endless_output_stays_within_the_log() {
     let real = real();
     real.threads.block_on(async {
         let spec = spec(&real.runtime, "spew", &[]).await;
-        let output = Arc::clone(&spec.output);
+        let output = log_of(&spec);
         let container = real.runtime.start(spec).await;
         wait_for_bytes(&output, 4 * LOG_BYTES).await;
         let (exit, _) = finish(&real.runtime, super::tests::spec(&real.runtime, "hello", &[]).await).await;
@@ -283,7 +294,7 @@ fn the_processor_limit_holds() {
     real.threads.block_on(async {
         let mut spec = spec(&real.runtime, "spin", &[]).await;
         spec.cpu_limit = Some(200);
-        let output = Arc::clone(&spec.output);
+        let output = log_of(&spec);
         let began = real.clock.monotonic();
         let container = real.runtime.start(spec).await;
         wait_for_output(&output, "spinning").await;
@@ -300,7 +311,7 @@ fn a_change_of_a_config_map_shows_in_a_running_guest() {
         let volume = Volume::projected(files(&[("greeting", "one")]));
         let mut spec = spec(&real.runtime, "logger", &["/etc/config/greeting"]).await;
         spec.mounts.push(mount("/etc/config", &volume));
-        let output = Arc::clone(&spec.output);
+        let output = log_of(&spec);
         let container = real.runtime.start(spec).await;
         wait_for_output(&output, "/etc/config/greeting: one\n").await;
         volume.replace(files(&[("greeting", "two"), ("more", "")]));
@@ -336,7 +347,7 @@ fn a_guest_is_told_of_changes() {
             let mut spec = spec(&real.runtime, guest, &["/etc/greeting", "greeting", "none", "*"]).await;
             spec.mounts.push(Mount { sub_path: part("greeting", false), ..mount("/etc/greeting", &volume) });
             spec.config = Some(Arc::clone(&feed));
-            let output = Arc::clone(&spec.output);
+            let output = log_of(&spec);
             let container = real.runtime.start(spec).await;
             let wait = async |revision, file: &str, setting: &str| {
                 let lines = [
@@ -373,7 +384,7 @@ fn a_change_shows_in_a_part_of_a_volume_unless_it_is_frozen() {
         for frozen in [false, true] {
             let mut spec = spec(&real.runtime, "logger", &["/etc/greeting"]).await;
             spec.mounts.push(Mount { sub_path: part("greeting", frozen), ..mount("/etc/greeting", &volume) });
-            let output = Arc::clone(&spec.output);
+            let output = log_of(&spec);
             running.push((real.runtime.start(spec).await, output));
         }
         let [(live, live_log), (frozen, frozen_log)] = &running[..] else { panic!() };
@@ -601,7 +612,7 @@ fn more_guests_than_the_pool_has_places() {
             let mut spec = spec(&real.runtime, "exit", &[]).await;
             spec.image = Arc::clone(&image);
             spec.args.push("3600".to_owned());
-            let output = Arc::clone(&spec.output);
+            let output = log_of(&spec);
             containers.push((real.runtime.start(spec).await, output));
         }
         for (container, output) in &containers {
@@ -622,7 +633,7 @@ fn in_virtual_time() -> Vec<String> {
         seen.push(format!("{exit:?} {output} {}", clock.now()));
         let query = LogQuery { timestamps: true, ..LogQuery::default() };
         let logged = spec(&runtime, "worker.p1", &["60", "3"]).await;
-        let log = Arc::clone(&logged.output);
+        let log = log_of(&logged);
         seen.push(format!("{:?}", finish_slowly(&runtime, logged).await.0));
         let lines: Vec<Bytes> = log.read(&query).collect().await;
         seen.push(String::from_utf8(lines.concat()).unwrap());
@@ -631,7 +642,7 @@ fn in_virtual_time() -> Vec<String> {
 }
 
 async fn finish_slowly(runtime: &WasmRuntime, spec: ContainerSpec) -> (Exit, String) {
-    let output = Arc::clone(&spec.output);
+    let output = log_of(&spec);
     let exit = runtime.start(spec).await.exited().await;
     (exit, output.tail(usize::MAX, usize::MAX))
 }

@@ -1,0 +1,63 @@
+use futures_util::FutureExt;
+
+use super::*;
+use crate::clock::virtual_runtime;
+
+fn in_virtual_time<F: Future<Output = ()>>(test: impl FnOnce(Clock) -> F) {
+    virtual_runtime().unwrap().block_on(test(Clock::starting_at(jiff::Timestamp::UNIX_EPOCH)));
+}
+
+#[test]
+fn those_attached_see_what_is_written_from_then_on() {
+    in_virtual_time(|clock| async move {
+        let log = Arc::new(Log::new(clock, 1_000));
+        let taps = Taps::new(clock);
+        let output = Output::Log { log: log.clone(), taps: Some(taps.clone()) };
+        output.put(b"before ");
+        let mut first = taps.attach().unwrap();
+        let second = taps.attach().unwrap();
+        output.put(b"after");
+        drop(second);
+        output.put(b"wards");
+        assert_eq!(first.read().await.unwrap(), "afterwards");
+        output.close();
+        assert_eq!(first.read().await, None);
+        assert_eq!(taps.attach().unwrap().read().await, None, "attached after the end");
+        assert_eq!(log.tail(9, 99), "before afterwards");
+    });
+}
+
+#[test]
+fn who_does_not_read_holds_the_guest_up_for_a_while() {
+    in_virtual_time(|clock| async move {
+        let log = Arc::new(Log::new(clock, 1_000));
+        let taps = Taps::new(clock);
+        let output = Output::Log { log, taps: Some(taps.clone()) };
+        let mut idle = taps.attach().unwrap();
+        let mut reader = taps.attach().unwrap();
+        output.put(&vec![b'x'; TAP_BYTES]);
+        assert_eq!(output.room(), Some(0));
+        assert_eq!(reader.read().await.unwrap().len(), TAP_BYTES);
+        assert!(output.writable().now_or_never().is_none());
+        let began = clock.monotonic();
+        output.writable().await;
+        // Up to the grain of the clock.
+        assert!((clock.monotonic() - began).abs_diff(STALL_MAX) < Duration::from_millis(2));
+        output.put(b"more");
+        assert_eq!(reader.read().await.unwrap(), "more");
+        // What it was behind is still there, and then it is let go of.
+        assert_eq!(idle.read().await.unwrap().len(), TAP_BYTES);
+        assert_eq!(idle.read().await, None);
+    });
+}
+
+#[test]
+fn too_many_are_not_attached() {
+    in_virtual_time(|clock| async move {
+        let taps = Taps::new(clock);
+        let mut all: Vec<Receiver> = (0..TAPS_MAX).map(|_| taps.attach().unwrap()).collect();
+        assert!(taps.attach().is_none());
+        all.pop();
+        assert!(taps.attach().is_some());
+    });
+}
