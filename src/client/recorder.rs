@@ -5,11 +5,13 @@
 //! task that writes; when it is full, Events are dropped and counted, because nothing may depend on
 //! them. Nor does one object fill the store: of one reason it has a few dozen at once, and then one
 //! every five minutes, as in client-go's spam filter, which counts all reasons together and so loses
-//! the last word of a Job that has said much.
+//! the last word of a Job that has said much. And of what went as expected, one component of one node
+//! writes so much a second and no more, as a kubelet does: thousands of pods a second would otherwise
+//! cost more to tell of than to run. What went wrong is always told.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -33,12 +35,47 @@ const REMEMBERED_MAX: usize = 4096;
 const BURST: u32 = 25;
 const REFILL: SignedDuration = SignedDuration::from_secs(300);
 
+/// Normal Events of one recorder: so many at once, and so many a second after that (a kubelet's
+/// `eventBurst` and `eventRecordQPS`).
+const NORMAL_BURST: u32 = 100;
+const NORMAL_PER_SECOND: u32 = 50;
+
 /// A component's pen; cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Entry>,
     clock: Clock,
+    rate: Arc<Mutex<Rate>>,
     dropped: Arc<AtomicU64>,
+}
+
+/// How many Normal Events there may be by now.
+struct Rate {
+    /// In microseconds' worth of Events.
+    earned: i64,
+    at: Timestamp,
+}
+
+/// What one Event costs, and the most that is saved up.
+const NORMAL_COST: i64 = 1_000_000 / NORMAL_PER_SECOND as i64;
+const SAVED_MAX: i64 = NORMAL_COST * NORMAL_BURST as i64;
+
+impl Rate {
+    fn new(now: Timestamp) -> Self {
+        Self { earned: SAVED_MAX, at: now }
+    }
+
+    fn take(&mut self, now: Timestamp) -> bool {
+        let passed = now.duration_since(self.at).as_micros().max(0);
+        self.at = self.at.max(now);
+        let passed = i64::try_from(passed).unwrap_or(SAVED_MAX);
+        self.earned = self.earned.saturating_add(passed).min(SAVED_MAX);
+        let has_enough = self.earned >= NORMAL_COST;
+        if has_enough {
+            self.earned -= NORMAL_COST;
+        }
+        has_enough
+    }
 }
 
 #[derive(Clone)]
@@ -70,12 +107,17 @@ impl Recorder {
             topics: VecDeque::new(),
         };
         tokio::spawn(writer.run(entries));
-        Self { queue, clock, dropped: Arc::default() }
+        let rate = Arc::new(Mutex::new(Rate::new(clock.now())));
+        Self { queue, clock, rate, dropped: Arc::default() }
     }
 
     /// Records something expected.
     pub fn normal(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {
-        self.record(about, "Normal", reason, message.into());
+        if self.rate.lock().expect("no holder panics").take(self.clock.now()) {
+            self.record(about, "Normal", reason, message.into());
+        } else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Records something that went wrong.
@@ -83,7 +125,7 @@ impl Recorder {
         self.record(about, "Warning", reason, message.into());
     }
 
-    /// Events lost because the queue was full.
+    /// Events lost because there were too many.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -262,6 +304,28 @@ async fn write(client: &Client, step: Step) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_went_as_expected_is_told_so_often_a_second() {
+        let start = Timestamp::UNIX_EPOCH;
+        let mut rate = Rate::new(start);
+        let mut taken = |millis: i64, tries: u32| {
+            let now = start + SignedDuration::from_millis(millis);
+            (0..tries).filter(|_| rate.take(now)).count()
+        };
+        for (millis, tries, expected) in [
+            (0, 150, 100),
+            (19, 5, 0),
+            (20, 5, 1),
+            (1_020, 80, 50),
+            (1_000, 5, 0),
+            (1_030, 5, 0),
+            (1_040, 5, 1),
+            (1_000_000, 150, 100),
+        ] {
+            assert_eq!(taken(millis, tries), expected, "at {millis} ms");
+        }
+    }
 
     #[test]
     fn a_topic_has_a_burst_and_then_one_every_five_minutes() {
