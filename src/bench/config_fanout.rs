@@ -22,10 +22,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::pods::wait_for;
-use super::{Failure, Options, Report};
+use super::{Failure, Options, Report, stage};
 use crate::apiserver::request::LogOptions;
 use crate::client::{Client, DeleteOptions, Select};
-use crate::cluster::{Cluster, Config};
+use crate::cluster::Cluster;
 use crate::kind;
 
 /// Pods on one node at most, which is what a node takes.
@@ -52,26 +52,16 @@ pub(super) fn run(options: &Options) -> Result<Report, Failure> {
     if options.simulated {
         return Err("config-fanout measures guests that run; leave out --simulated".into());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(options))
+    let nodes = options.nodes.max(options.count.div_ceil(PODS_EACH));
+    stage::block_on(measure(&Options { nodes, ..options.clone() }))
 }
 
 async fn measure(options: &Options) -> Result<Report, Failure> {
-    let nodes = options.nodes.max(options.count.div_ceil(PODS_EACH));
-    let mut report = Report::new("config-fanout");
-    report.condition("nodes", nodes.to_string());
+    let mut report = stage::report("config-fanout", options);
     report.condition("pods", options.count.to_string());
-    report.condition("store", if options.durable { "durable" } else { "ephemeral" });
-    report.condition("code", "run");
-    report.condition("client", "in process");
-    let scratch = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
-    let config =
-        Config { data_dir: options.durable.then(|| scratch.join("data")), nodes, ..Config::default() };
-    let cluster = Cluster::start(config).await?;
-    let measured = async {
-        cluster.ready().await?;
+    stage::on_cluster(options, stage::config(options), async |cluster| {
         for way in [Way::Look, Way::Told] {
-            let mut latencies = deliveries(&cluster, way, options.count, CHANGES, PAUSE).await?;
+            let mut latencies = deliveries(cluster, way, options.count, CHANGES, PAUSE).await?;
             report.figure(format!("{}: deliveries", way.name()), latencies.len() as f64, "");
             report.percentiles(&format!("{}: answer to new bytes in a guest", way.name()), &mut latencies);
             if let Some(last) = latencies.last() {
@@ -79,14 +69,10 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
                 report.figure(&name, last.as_secs_f64() * 1e3, "ms");
             }
         }
-        Ok::<_, Failure>(())
-    }
-    .await;
-    cluster.shutdown().await;
-    if options.durable {
-        std::fs::remove_dir_all(&scratch).ok();
-    }
-    measured.map(|()| report)
+        Ok(())
+    })
+    .await?;
+    Ok(report)
 }
 
 #[derive(Clone, Copy)]
@@ -231,6 +217,7 @@ fn meta(name: &str) -> ObjectMeta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Config;
 
     #[test]
     fn every_change_reaches_every_guest() {

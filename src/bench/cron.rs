@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use serde_json::json;
 
-use super::{Failure, Options, Report};
+use super::{Failure, Options, Report, stage};
 use crate::client::{Client, Event, Select};
 use crate::cluster::{Cluster, Config};
 use crate::kind::cron_job::SCHEDULED;
@@ -30,34 +30,20 @@ const DEADLINE: Duration = Duration::from_secs(300);
 const NAMESPACE: &str = "default";
 
 pub(super) fn run(options: &Options) -> Result<Report, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(options, None))
+    stage::block_on(measure(options, None))
 }
 
 async fn measure(options: &Options, virtual_time: Option<(Timestamp, u64)>) -> Result<Report, Failure> {
-    let mut report = Report::new("cron");
+    let mut report = stage::report("cron", options);
     report.condition("cron jobs", options.count.to_string());
-    report.condition("store", if options.durable { "durable" } else { "ephemeral" });
-    report.condition("client", "in process");
     report.condition("jobs", "suspended, without pods");
-    let scratch = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
-    let config = Config {
-        data_dir: options.durable.then(|| scratch.join("data")),
-        nodes: 1,
-        virtual_time,
-        ..Config::default()
-    };
-    let cluster = Cluster::start(config).await?;
-    let measured = fire(&cluster, options.count, &mut report).await;
-    cluster.shutdown().await;
-    if options.durable {
-        std::fs::remove_dir_all(&scratch).ok();
-    }
-    measured.map(|()| report)
+    let config = Config { virtual_time, ..stage::config(options) };
+    let measured = async |cluster: &Cluster| fire(cluster, options.count, &mut report).await;
+    stage::on_cluster(options, config, measured).await?;
+    Ok(report)
 }
 
 async fn fire(cluster: &Cluster, count: u32, report: &mut Report) -> Result<(), Failure> {
-    cluster.ready().await?;
     let (client, clock) = (cluster.client(), cluster.clock());
     let ready_by = clock.now() + Duration::from_secs(u64::from(count / CREATED_A_SECOND)) + QUIET;
     let minute = Timestamp::from_second((ready_by.as_second() / 60 + 1) * 60)?;

@@ -9,41 +9,24 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde_json::json;
 
-use super::{Failure, Options, Report, cpu};
+use super::{Failure, Options, Report, cpu, stage};
 use crate::client::{Client, Event, Select, Watcher};
-use crate::cluster::{Cluster, Config};
+use crate::cluster::Cluster;
 
 const NAME: &str = "agent";
 
 pub(super) fn run(options: &Options) -> Result<Report, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(options))
+    stage::block_on(measure(&Options { nodes: options.count, simulated: true, ..options.clone() }))
 }
 
 async fn measure(options: &Options) -> Result<Report, Failure> {
-    let mut report = Report::new("daemonset");
-    report.condition("nodes", options.count.to_string());
-    report.condition("store", if options.durable { "durable" } else { "ephemeral" });
-    report.condition("code", "simulated");
-    report.condition("client", "in process");
-    let scratch = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
-    let config = Config {
-        data_dir: options.durable.then(|| scratch.join("data")),
-        nodes: 0,
-        sim_nodes: options.count,
-        ..Config::default()
-    };
-    let cluster = Cluster::start(config).await?;
-    let measured = rounds(&cluster, options.count, &mut report).await;
-    cluster.shutdown().await;
-    if options.durable {
-        std::fs::remove_dir_all(&scratch).ok();
-    }
-    measured.map(|()| report)
+    let mut report = stage::report("daemonset", options);
+    let measured = async |cluster: &Cluster| rounds(cluster, options.nodes, &mut report).await;
+    stage::on_cluster(options, stage::config(options), measured).await?;
+    Ok(report)
 }
 
 async fn rounds(cluster: &Cluster, nodes: u32, report: &mut Report) -> Result<(), Failure> {
-    cluster.ready().await?;
     let client = cluster.client();
     let mut watcher = client.watch(Select { namespace: Some("default".into()), ..Select::default() });
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::json;
 
-use super::{Failure, Options, Report, cpu};
+use super::{Failure, Options, Report, cpu, stage};
 use crate::client::{Event, Select};
-use crate::cluster::{Cluster, Config};
+use crate::cluster::Cluster;
 
 /// Pods at work at one time.
 const PARALLELISM: u32 = 500;
@@ -19,32 +19,18 @@ const PARALLELISM: u32 = 500;
 const DEADLINE: Duration = Duration::from_secs(3600);
 
 pub(super) fn run(options: &Options) -> Result<Report, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(options))
+    stage::block_on(measure(options))
 }
 
 async fn measure(options: &Options) -> Result<Report, Failure> {
-    let mut report = Report::new("job");
-    report.condition("nodes", options.nodes.to_string());
-    report.condition("store", if options.durable { "durable" } else { "ephemeral" });
-    report.condition("code", if options.simulated { "simulated" } else { "run" });
+    let mut report = stage::report("job", options);
     report.condition("parallelism", PARALLELISM.to_string());
-    let scratch = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
-    let (nodes, sim_nodes) = if options.simulated { (0, options.nodes) } else { (options.nodes, 0) };
-    let config = Config {
-        data_dir: options.durable.then(|| scratch.join("data")),
-        nodes,
-        sim_nodes,
-        ..Config::default()
-    };
-    let cluster = Cluster::start(config).await?;
-    let measured = async {
-        cluster.ready().await?;
+    stage::on_cluster(options, stage::config(options), async |cluster| {
         // The first pod compiles the image.
-        complete(&cluster, "warm-up", 1, "NonIndexed").await?;
+        complete(cluster, "warm-up", 1, "NonIndexed").await?;
         for mode in ["NonIndexed", "Indexed"] {
             let before = cpu::used();
-            let took = complete(&cluster, &mode.to_lowercase(), options.count, mode).await?;
+            let took = complete(cluster, &mode.to_lowercase(), options.count, mode).await?;
             let used = cpu::used().saturating_sub(before);
             report.figure(format!("{mode}: completions"), f64::from(options.count), "");
             report.figure(
@@ -55,14 +41,10 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
             let each = used.as_secs_f64() * 1e3 / f64::from(options.count);
             report.figure(format!("{mode}: CPU-seconds per 1,000 pods"), each, "s");
         }
-        Ok::<_, Failure>(())
-    }
-    .await;
-    cluster.shutdown().await;
-    if options.durable {
-        std::fs::remove_dir_all(&scratch).ok();
-    }
-    measured.map(|()| report)
+        Ok(())
+    })
+    .await?;
+    Ok(report)
 }
 
 /// Makes a Job and waits until it is Complete; then it is deleted with its pods.

@@ -7,10 +7,14 @@ mod config_fanout;
 mod cpu;
 mod cron;
 mod daemon_set;
+mod density;
+mod fair;
 mod footprint;
 mod job;
 mod pods;
 mod report;
+mod stage;
+mod start;
 
 use std::error::Error;
 
@@ -62,6 +66,21 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "daemonset",
         about: "make a DaemonSet on N simulated nodes: the time until each runs its pod, then until all are replaced",
         run: daemon_set::run,
+    },
+    Scenario {
+        name: "start",
+        about: "the latency from create to Running of pods whose image is not yet compiled, is in the cache on disk, or has run",
+        run: start::run,
+    },
+    Scenario {
+        name: "density",
+        about: "pods whose guests sleep, until there are N or no more can be: what each costs, and what ended it",
+        run: density::run,
+    },
+    Scenario {
+        name: "fair",
+        about: "guests that compute without end, beside one that sleeps N times and a client of the API: how late both are",
+        run: fair::run,
     },
     Scenario {
         name: "footprint",

@@ -10,9 +10,9 @@ use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Failure, Options, Report};
+use super::{Failure, Options, Report, stage};
 use crate::client::{Client, DeleteOptions, Event, Select, Watcher};
-use crate::cluster::{Cluster, Config};
+use crate::cluster::Cluster;
 
 /// Pods created at the same time, as a Job controller would.
 const WRITERS: u32 = 64;
@@ -20,29 +20,13 @@ const WRITERS: u32 = 64;
 const LATENCY_PODS: u32 = 200;
 
 pub(super) fn run(options: &Options) -> Result<Report, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure(options))
+    stage::block_on(measure(options))
 }
 
 async fn measure(options: &Options) -> Result<Report, Failure> {
-    let mut report = Report::new("pods");
-    report.condition("nodes", options.nodes.to_string());
-    report.condition("store", if options.durable { "durable" } else { "ephemeral" });
-    report.condition("code", if options.simulated { "simulated" } else { "run" });
-    report.condition("client", "in process");
-
-    let scratch = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
-    let (nodes, sim_nodes) = if options.simulated { (0, options.nodes) } else { (options.nodes, 0) };
-    let config = Config {
-        data_dir: options.durable.then(|| scratch.join("data")),
-        nodes,
-        sim_nodes,
-        ..Config::default()
-    };
-    let cluster = Cluster::start(config).await?;
-    let measured = async {
-        cluster.ready().await?;
-        let mut pods = Pods::new(&cluster);
+    let mut report = stage::report("pods", options);
+    stage::on_cluster(options, stage::config(options), async |cluster| {
+        let mut pods = Pods::new(cluster);
         // The first pod compiles the image.
         pods.throughput(1, "warm-up").await?;
         let took = pods.throughput(options.count, "pods").await?;
@@ -50,14 +34,10 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
         report.figure("throughput", f64::from(options.count) / took.as_secs_f64(), "pods/s");
         let mut latencies = pods.latency(LATENCY_PODS).await?;
         report.percentiles("create to Running", &mut latencies);
-        Ok::<_, Failure>(())
-    }
-    .await;
-    cluster.shutdown().await;
-    if options.durable {
-        std::fs::remove_dir_all(&scratch).ok();
-    }
-    measured.map(|()| report)
+        Ok(())
+    })
+    .await?;
+    Ok(report)
 }
 
 struct Pods<'a> {
