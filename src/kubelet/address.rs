@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
+use crate::random::Random;
+
 /// Nodes are 127.64.0.0/12.
 const NODES: u32 = u32::from_be_bytes([127, 64, 0, 0]);
 const NODES_MAX: u32 = 1 << 20;
@@ -35,6 +37,12 @@ pub(crate) struct PodAddress {
 }
 
 impl PodAddresses {
+    /// Begins anywhere in the plan, since other clusters of this machine share it.
+    pub(crate) fn beginning_anywhere(random: &Random) -> Self {
+        let last = u32::try_from(random.below(u64::from(PODS_MAX - 2))).expect("below a 32-bit number");
+        Self(Arc::new(Mutex::new(Pool { used: BTreeSet::new(), last })))
+    }
+
     /// A free address; `None` when eight million pods have one.
     pub(crate) fn take(&self) -> Option<PodAddress> {
         let mut pool = self.0.lock().expect("no holder panics");
@@ -91,6 +99,13 @@ mod tests {
         let next = pool.take().unwrap();
         assert_eq!(next.ip().to_string(), "127.128.0.2");
         drop(first);
+    }
+
+    #[test]
+    fn clusters_of_one_machine_begin_elsewhere() {
+        let first = |seed| PodAddresses::beginning_anywhere(&Random::from_seed(seed)).take().unwrap().ip();
+        assert_ne!(first(1), first(2));
+        assert!(first(1).octets()[1] >= 128);
     }
 
     #[test]

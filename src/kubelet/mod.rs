@@ -145,7 +145,7 @@ async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<
         clock,
         sources: sources::Sources::new(Some(client.clone()), stop.clone()),
         services: services::Services::new(),
-        addresses: address::PodAddresses::default(),
+        addresses: address::PodAddresses::beginning_anywhere(&random),
         logs,
         running,
     });

@@ -51,6 +51,7 @@ impl Setup {
             mounts: self.mounts.clone(),
             config: self.config.clone(),
             queue: self.queue.clone(),
+            address: Some(self.pod_ip).filter(|ip| !ip.is_unspecified()),
             memory_limit: self.memory_limit,
             cpu_limit: self.cpu_limit,
             stdio,

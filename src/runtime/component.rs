@@ -16,8 +16,7 @@ use super::ImageError;
 #[cfg(test)]
 mod tests;
 
-/// The interfaces of WASI 0.2 that the linker has, in any patch version. Those of `wasi:sockets` are
-/// there because the standard libraries of guests import them; whoever uses them is refused.
+/// The interfaces of WASI 0.2 that the linker has, in any patch version.
 pub(super) const INTERFACES: &[&str] = &[
     "wasi:cli/environment",
     "wasi:cli/exit",

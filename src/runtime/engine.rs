@@ -12,7 +12,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::instance::Guest;
-use super::{config, fs, queue};
+use super::{config, fs, queue, sockets};
 
 /// Guests in the pool at once. Reserves 4 TiB of addresses, of the 128 TiB that a process has.
 const POOL_SLOTS: u32 = 1_000;
@@ -74,6 +74,7 @@ impl Lane {
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         fs::host::shadow(&mut linker)?;
+        sockets::shadow(&mut linker)?;
         config::add_to_linker(&mut linker)?;
         queue::add_to_linker(&mut linker)?;
         let hasher = BuildHasherDefault::<DefaultHasher>::default();

@@ -1,6 +1,7 @@
 //! One run of one container: its store, from instantiation to the exit code.
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::fs::handle::Files;
 use super::fs::host::{FilesView, HasFiles};
 use super::limits::{MemoryLimit, Meter, Slices};
 use super::queue::{HasQueue, Queue, QueueView};
+use super::sockets::{self, HasAddress};
 use super::{ContainerSpec, Exit};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -33,12 +35,19 @@ pub(super) struct Guest {
     files: Files,
     config: Option<Arc<Config>>,
     queue: Option<Arc<dyn Queue>>,
+    address: Option<Ipv4Addr>,
     memory: MemoryLimit,
 }
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl HasAddress for Guest {
+    fn address(&self) -> Option<Ipv4Addr> {
+        self.address
     }
 }
 
@@ -116,10 +125,8 @@ impl Guest {
             .stdout(spec.stdio.guest_stdout())
             .stderr(spec.stdio.guest_stderr())
             .wall_clock(GuestClock(world.clock))
-            .monotonic_clock(GuestClock(world.clock))
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false);
+            .monotonic_clock(GuestClock(world.clock));
+        sockets::permit(&mut wasi, spec.address);
         if let Some(stdin) = spec.stdio.guest_stdin() {
             wasi.stdin(stdin);
         }
@@ -138,7 +145,15 @@ impl Guest {
         table.set_max_capacity(HANDLES_MAX);
         let files = Files::mount(&spec.mounts, spec.working_dir.as_deref(), world.clock)?;
         let (config, memory) = (spec.config.clone(), MemoryLimit::new(spec.memory_limit));
-        Ok(Self { wasi: wasi.build(), table, files, config, queue: spec.queue.clone(), memory })
+        Ok(Self {
+            wasi: wasi.build(),
+            table,
+            files,
+            config,
+            queue: spec.queue.clone(),
+            address: spec.address,
+            memory,
+        })
     }
 }
 

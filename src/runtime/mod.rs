@@ -5,6 +5,7 @@
 //! here knows of pods or of the API.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub mod log;
 pub mod pipe;
 pub mod queue;
 pub mod sim;
+mod sockets;
 pub mod stdio;
 mod ticker;
 pub mod wasm;
@@ -63,6 +65,8 @@ pub struct ContainerSpec {
     pub config: Option<Arc<config::Config>>,
     /// The work of its Job; `None` if it has none.
     pub queue: Option<Arc<dyn queue::Queue>>,
+    /// Where its sockets are, an address of this machine; `None` is a container without a network.
+    pub address: Option<Ipv4Addr>,
     /// Bytes of all linear memories and tables together; more is [`Exit::OutOfMemory`].
     pub memory_limit: Option<u64>,
     /// Milli-cores; `None` is no limit.

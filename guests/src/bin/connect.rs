@@ -1,10 +1,71 @@
-//! Fixture: tries the network, which nobody granted.
+//! Fixture: tries the network, and says what came of it.
+//!
+//! `connect`: tries everything that nobody granted. `connect WHAT ADDRESS…` does one thing after the other:
+//! `bind ADDRESS`, `dial ADDRESS` (sends a line, prints the answer's first), `udp-bind ADDRESS`,
+//! `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to itself).
 
-use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 
 fn main() {
-    println!("connect {}", TcpStream::connect("127.0.0.1:1").is_ok());
-    println!("listen {}", TcpListener::bind("127.0.0.1:0").is_ok());
-    println!("udp {}", UdpSocket::bind("127.0.0.1:0").is_ok());
-    println!("lookup {}", "localhost:80".to_socket_addrs().is_ok());
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.is_empty() {
+        println!("connect {}", TcpStream::connect("127.0.0.1:1").is_ok());
+        println!("listen {}", TcpListener::bind("127.0.0.1:0").is_ok());
+        println!("udp {}", UdpSocket::bind("127.0.0.1:0").is_ok());
+        println!("lookup {}", "localhost:80".to_socket_addrs().is_ok());
+        return;
+    }
+    for pair in args.chunks(2) {
+        let (what, address) = (pair[0].as_str(), pair[1].as_str());
+        let done = match what {
+            "bind" => TcpListener::bind(address).and_then(|listener| listener.local_addr()).map(shown),
+            "udp-bind" => UdpSocket::bind(address).and_then(|socket| socket.local_addr()).map(shown),
+            "dial" => dial(address),
+            "tcp-echo" => tcp_echo(address),
+            "udp-echo" => udp_echo(address),
+            other => panic!("{other}?"),
+        };
+        match done {
+            Ok(text) => println!("{what} {address}: {text}"),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => println!("{what} {address}: denied"),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                println!("{what} {address}: refused");
+            }
+            Err(error) => println!("{what} {address}: {error}"),
+        }
+    }
+}
+
+fn shown(address: SocketAddr) -> String {
+    address.to_string()
+}
+
+fn dial(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    writeln!(stream, "from {}", stream.local_addr()?.ip())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
+}
+
+/// Listens on `address` and dials 127.0.0.1, as the containers of a pod reach each other.
+fn tcp_echo(address: &str) -> std::io::Result<String> {
+    let listener = TcpListener::bind(address)?;
+    let port = listener.local_addr()?.port();
+    let mut near = TcpStream::connect(("127.0.0.1", port))?;
+    let (mut far, from) = listener.accept()?;
+    near.write_all(b"ping")?;
+    let mut bytes = [0; 4];
+    far.read_exact(&mut bytes)?;
+    Ok(format!("{} from {}", String::from_utf8_lossy(&bytes), from.ip()))
+}
+
+fn udp_echo(address: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind(address)?;
+    let port = socket.local_addr()?.port();
+    socket.send_to(b"ping", ("127.0.0.1", port))?;
+    let mut bytes = [0; 16];
+    let (length, from) = socket.recv_from(&mut bytes)?;
+    Ok(format!("{} from {}", String::from_utf8_lossy(&bytes[..length]), from.ip()))
 }

@@ -48,6 +48,7 @@ fn the_tools_are_those_of_the_toolbox() {
             mounts: Vec::new(),
             config: None,
             queue: None,
+            address: None,
             memory_limit: None,
             cpu_limit: None,
             stdio: Stdio::log(&log),

@@ -1,3 +1,5 @@
+use std::io::{BufRead, Read, Write};
+use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -55,6 +57,7 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         mounts: Vec::new(),
         config: None,
         queue: None,
+        address: None,
         memory_limit: Some(64 << 20),
         cpu_limit: None,
         stdio: Stdio::log(&Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES))),
@@ -232,6 +235,86 @@ fn the_memory_limit_holds() {
 fn no_network_is_granted() {
     let denied = "connect false\nlisten false\nudp false\nlookup false\n";
     assert_eq!(run("connect", &[]), (Exit::Code(0), denied.to_owned()));
+}
+
+#[test]
+fn a_guest_has_the_sockets_of_its_address() {
+    let own: Ipv4Addr = "127.255.0.7".parse().unwrap();
+    let other = std::net::TcpListener::bind("127.255.0.8:0").unwrap();
+    let there = other.local_addr().unwrap().to_string();
+    let machines = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = format!("127.0.0.1:{}", machines.local_addr().unwrap().port());
+    let answering = std::thread::spawn(move || {
+        let (mut stream, from) = other.accept().unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(&stream).read_line(&mut line).unwrap();
+        write!(stream, "{} says {line}", from.ip()).unwrap();
+    });
+    let args = [
+        ("bind", "0.0.0.0:7001", "127.255.0.7:7001".to_owned()),
+        ("bind", "127.0.0.1:7002", "127.255.0.7:7002".to_owned()),
+        ("bind", "127.255.0.8:7003", "denied".to_owned()),
+        ("udp-bind", "0.0.0.0:7004", "127.255.0.7:7004".to_owned()),
+        ("udp-bind", "127.64.0.1:7005", "denied".to_owned()),
+        ("dial", &there, "127.255.0.7 says from 127.255.0.7".to_owned()),
+        // Nobody listens there on the pod's own address; what listens is the machine's.
+        ("dial", &here, "refused".to_owned()),
+        ("dial", "127.0.0.2:7006", "denied".to_owned()),
+        ("tcp-echo", "0.0.0.0:7007", "ping from 127.255.0.7".to_owned()),
+        ("udp-echo", "0.0.0.0:7008", "ping from 127.255.0.7".to_owned()),
+    ];
+    let flat: Vec<&str> = args.iter().flat_map(|(what, address, _)| [*what, *address]).collect();
+    let (exit, text) = run_with("connect", &flat, |spec| spec.address = Some(own));
+    let expected: String =
+        args.iter().map(|(what, address, answer)| format!("{what} {address}: {answer}\n")).collect();
+    assert_eq!((exit, text), (Exit::Code(0), expected));
+    answering.join().unwrap();
+}
+
+#[test]
+fn a_guest_says_how_late_it_wakes_and_holds_what_it_may() {
+    let (exit, text) = run("load", &["late", "20", "1"]);
+    assert_eq!(exit, Exit::Code(0));
+    assert!(text.starts_with("sleeping\nlate: p50 ") && text.ends_with(" us\n"), "{text}");
+    assert_eq!(run("load", &["memory", "8", "0"]), (Exit::Code(0), "holding 8388608 bytes\n".to_owned()));
+    assert_eq!(run("load", &["memory", "80"]).0, Exit::OutOfMemory);
+    assert!(run("load", &["cpu", "0.01"]).1.starts_with("computing\ncomputed "));
+}
+
+#[test]
+fn a_guest_serves_http_and_its_port_is_free_afterwards() {
+    let real = real();
+    for round in 0..2 {
+        real.threads.block_on(async {
+            let mut spec = spec(&real.runtime, "http", &["7010"]).await;
+            spec.address = Some("127.255.0.9".parse().unwrap());
+            spec.env = vec![("HOSTNAME".to_owned(), "web".to_owned())];
+            let output = log_of(&spec);
+            let container = real.runtime.start(spec).await;
+            wait_for_output(&output, "listening on 127.255.0.9:7010").await;
+            let ask = |request: &'static str| async move {
+                let asked = tokio::task::spawn_blocking(move || {
+                    let mut stream = std::net::TcpStream::connect("127.255.0.9:7010").unwrap();
+                    stream.write_all(request.as_bytes()).unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).unwrap();
+                    answer
+                });
+                real.clock.timeout(DEADLINE, asked).await.unwrap().unwrap()
+            };
+            let answer = ask("GET / HTTP/1.1\r\n\r\n").await;
+            assert!(answer.ends_with("\r\n\r\nhello from web\n"), "{answer}");
+            let answer = ask("POST /echo HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nabc"), "{answer}");
+            if round == 0 {
+                container.kill();
+                assert_eq!(container.exited().await, Exit::Killed);
+            } else {
+                ask("POST /exit/0 HTTP/1.1\r\n\r\n").await;
+                assert_eq!(container.exited().await, Exit::Code(0));
+            }
+        });
+    }
 }
 
 #[test]
