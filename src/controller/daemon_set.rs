@@ -15,7 +15,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, D
 use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec};
 
 use self::nodes::{OnNode, Plan};
-use super::eligibility::{self, Eligibility, Verdict};
+use super::eligibility::{self, Eligibility};
 use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, owned, snapshot};
 use crate::kind::daemon_set::{ROLLING_UPDATE, template_generation};
 use crate::kind::selector::LabelSelector;
@@ -60,16 +60,12 @@ impl Controller for DaemonSets {
             }
             wake(Key::to(sets, change.object()));
         } else if change.kind == KindRef::of::<Node>() {
-            let [old, new] = [change.old, change.new].map(|side| side.and_then(|node| node.downcast_ref()));
-            if !is_alike(old, new) {
-                for set in seen.all(sets) {
-                    let spec = set.downcast_ref::<DaemonSet>().and_then(|set| set.spec.as_ref());
-                    let Some(spec) = spec.and_then(|spec| spec.template.spec.as_ref()) else { continue };
-                    let eligibility = Eligibility::of(spec);
-                    let judge = |node: Option<&Node>| node.map_or(Verdict::Never, |n| eligibility.judge(n));
-                    if judge(old) != judge(new) {
-                        wake(Key::to(sets, &**set));
-                    }
+            let Some([old, new]) = eligibility::sides(change) else { return };
+            for set in seen.all(sets) {
+                let spec = set.downcast_ref::<DaemonSet>().and_then(|set| set.spec.as_ref());
+                let Some(spec) = spec.and_then(|spec| spec.template.spec.as_ref()) else { continue };
+                if Eligibility::of(spec).changes(old, new) {
+                    wake(Key::to(sets, &**set));
                 }
             }
         } else {
@@ -84,8 +80,8 @@ impl Controller for DaemonSets {
         if set.metadata.deletion_timestamp.is_some() {
             return Decision::default();
         }
-        let revisions = owned::claim::<ControllerRevision>(seen, set, key.kind, &selector, |_| true);
-        let pods = owned::claim::<Pod>(seen, set, key.kind, &selector, |_| true);
+        let revisions = owned::claim::<ControllerRevision>(seen, set, key.kind, &selector, None, |_| true);
+        let pods = owned::claim::<Pod>(seen, set, key.kind, &selector, None, |_| true);
         let mut actions = revisions.actions;
         actions.extend(pods.actions);
 
@@ -206,13 +202,6 @@ fn selector(set: &DaemonSet) -> Option<LabelSelector> {
 
 fn label<'a>(object: &'a dyn Object, name: &str) -> Option<&'a str> {
     object.metadata().labels.as_ref()?.get(name).map(String::as_str)
-}
-
-/// Whether no eligibility can differ between the two.
-fn is_alike(old: Option<&Node>, new: Option<&Node>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return false };
-    let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
-    old.metadata.labels == new.metadata.labels && taints(old) == taints(new)
 }
 
 /// The pods by the node that they are on or pinned to. Finished ones that are already going are gone.

@@ -81,7 +81,7 @@ impl Controller for Deployments {
         let (Some(selector), Some(spec)) = (selector(deployment), &deployment.spec) else {
             return Decision::default();
         };
-        let claimed = owned::claim::<ReplicaSet>(seen, deployment, key.kind, &selector, |_| true);
+        let claimed = owned::claim::<ReplicaSet>(seen, deployment, key.kind, &selector, None, |_| true);
         let mut sets = claimed.mine;
         owned::sort_by_age(&mut sets);
         let mut rollout = Rollout::new(deployment, spec, sets, moment.now);

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     Taint, Toleration,
 };
 
+use super::Change;
 use crate::kind::{node_selector, taint};
 
 /// What pods of daemons put up with besides what their template says: key and effect.
@@ -65,6 +66,13 @@ impl Eligibility {
         }
     }
 
+    /// Whether a node that came, changed or went is to be treated differently now.
+    #[must_use]
+    pub fn changes(&self, old: Option<&Node>, new: Option<&Node>) -> bool {
+        let judge = |node: Option<&Node>| node.map_or(Verdict::Never, |node| self.judge(node));
+        judge(old) != judge(new)
+    }
+
     #[must_use]
     pub fn judge(&self, node: &Node) -> Verdict {
         let is_named = self.node_name.is_none() || self.node_name == node.metadata.name;
@@ -84,6 +92,21 @@ impl Eligibility {
         } else {
             Verdict::Runs
         }
+    }
+}
+
+/// The two sides of a node's change, unless no eligibility can differ between them.
+#[must_use]
+pub fn sides<'a>(change: &Change<'a>) -> Option<[Option<&'a Node>; 2]> {
+    let sides = [change.old, change.new].map(|side| side.and_then(|node| node.downcast_ref::<Node>()));
+    let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
+    match sides {
+        [Some(old), Some(new)]
+            if old.metadata.labels == new.metadata.labels && taints(old) == taints(new) =>
+        {
+            None
+        }
+        sides => Some(sides),
     }
 }
 

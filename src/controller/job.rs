@@ -12,15 +12,16 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 
+use super::eligibility::{self, Eligibility, Verdict};
 use super::snapshot::Give;
-use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, snapshot};
+use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, owned, snapshot};
 use crate::client::reference;
 use crate::kind::job::{PER_NODE, TRACKING_FINALIZER, is_finished, mode};
 use crate::kind::selector::LabelSelector;
@@ -33,6 +34,17 @@ const PODS: &str = "pods by Job";
 /// Jobs that choose their pods by a selector of their own, by namespace.
 const CHOOSY: &str = "Jobs with their own selector";
 const ON_NODES: &str = "Jobs with a pod for each node";
+
+static INDEXES: [Index; 5] = {
+    let [by_controller, orphans] = owned::INDEXES;
+    [
+        Index { name: PODS, of: by_job },
+        Index { name: CHOOSY, of: choosy },
+        Index { name: ON_NODES, of: on_nodes },
+        by_controller,
+        orphans,
+    ]
+};
 
 pub struct Jobs;
 
@@ -47,7 +59,7 @@ fn by_job(object: &dyn Object, give: Give<'_>) {
 
 fn choosy(object: &dyn Object, give: Give<'_>) {
     if let Some(job) = object.downcast_ref::<Job>()
-        && is_choosy(job)
+        && choice(job).is_some()
     {
         give(snapshot::namespace(object), 0);
     }
@@ -62,12 +74,10 @@ fn on_nodes(object: &dyn Object, give: Give<'_>) {
     }
 }
 
-fn is_choosy(job: &Job) -> bool {
-    job.spec.as_ref().is_some_and(|spec| spec.manual_selector == Some(true)) && !is_finished(job)
-}
-
-fn selector(job: &Job) -> Option<LabelSelector> {
-    LabelSelector::from_meta(job.spec.as_ref()?.selector.as_ref()).ok()
+/// The selector of a Job that may match pods which others made; the generated one matches only its own.
+fn choice(job: &Job) -> Option<LabelSelector> {
+    let spec = job.spec.as_ref().filter(|spec| spec.manual_selector == Some(true) && !is_finished(job))?;
+    LabelSelector::from_meta(spec.selector.as_ref()).ok()
 }
 
 fn is_ours(spec: &JobSpec) -> bool {
@@ -80,11 +90,7 @@ impl Controller for Jobs {
     }
 
     fn indexes(&self) -> &'static [Index] {
-        &[
-            Index { name: PODS, of: by_job },
-            Index { name: CHOOSY, of: choosy },
-            Index { name: ON_NODES, of: on_nodes },
-        ]
+        &INDEXES
     }
 
     fn wakes(&self, seen: &Snapshot, change: &Change<'_>, wake: &mut dyn FnMut(Key)) {
@@ -100,9 +106,14 @@ impl Controller for Jobs {
                     wake(Key::to(kind, &**pod));
                 }
             }
-        } else if object.as_any().is::<Node>() && matters(change) {
+        } else if object.as_any().is::<Node>()
+            && let Some([old, new]) = eligibility::sides(change)
+        {
             for (kind, job) in seen.indexed(ON_NODES, "") {
-                wake(Key::to(kind, &**job));
+                let spec = job.downcast_ref::<Job>().and_then(|job| job.spec.as_ref());
+                if spec.is_some_and(|spec| eligibility(spec).changes(old, new)) {
+                    wake(Key::to(kind, &**job));
+                }
             }
         }
     }
@@ -118,24 +129,19 @@ impl Controller for Jobs {
         }
         let found = seen.indexed(PODS, snapshot::uid(job));
         let mut mine: Vec<&Pod> = found.filter_map(|(_, pod)| pod.downcast_ref::<Pod>()).collect();
-        if is_choosy(job) {
-            let claims = claim(seen, job, key, &mut mine);
-            if !claims.is_empty() {
+        if let Some(selector) = choice(job) {
+            let claims =
+                owned::claim(seen, job, key.kind, &selector, Some(TRACKING_FINALIZER), |_: &Pod| true);
+            if !claims.actions.is_empty() {
                 // Whose pods are whose is known when that is done.
-                return Decision::act(claims);
+                return Decision::act(claims.actions);
             }
+            mine.retain(|pod| selector.matches(pods::labels(pod)));
         }
-        let nodes = if mode(spec) == PER_NODE { eligible_nodes(seen, spec) } else { BTreeSet::new() };
+        let nodes = if mode(spec) == PER_NODE { nodes(seen, spec) } else { BTreeMap::new() };
         let plan = sync::decide(&sync::Seen { job, pods: mine, nodes }, moment.now);
         apply(job, plan)
     }
-}
-
-/// What of a node's change could make it eligible or not.
-fn matters(change: &Change<'_>) -> bool {
-    let (Some(old), Some(new)) = (change.old, change.new) else { return true };
-    let spec = |object: &dyn Object| object.downcast_ref::<Node>().and_then(|node| node.spec.clone());
-    old.metadata().labels != new.metadata().labels || spec(&**old) != spec(&**new)
 }
 
 fn wakes_of_pod(seen: &Snapshot, pod: &Pod, before: Option<&Pod>, wake: &mut dyn FnMut(Key)) {
@@ -153,9 +159,9 @@ fn wakes_of_pod(seen: &Snapshot, pod: &Pod, before: Option<&Pod>, wake: &mut dyn
     if pods::is_tracked(pod) && !is_known {
         wake(Key::to(KindRef::of::<Pod>(), pod));
     }
-    if pods::controller(pod).is_none() {
+    if owned::controller_of(&pod.metadata).is_none() && !pods::is_going(pod) {
         for (kind, job) in seen.indexed(CHOOSY, namespace) {
-            let matches = |job| selector(job).is_some_and(|selector| selector.matches(pods::labels(pod)));
+            let matches = |job| choice(job).is_some_and(|selector| selector.matches(pods::labels(pod)));
             if job.downcast_ref::<Job>().is_some_and(matches) {
                 wake(Key::to(kind, &**job));
             }
@@ -196,44 +202,6 @@ fn delete(pod: &Pod) -> Action {
         grace_period_seconds: None,
         propagation_policy: None,
     }
-}
-
-/// Adopts pods that nobody controls and that the Job's own selector matches, releases those that no
-/// longer match (BEHAVIOURS 4.7).
-fn claim<'a>(seen: &'a Snapshot, job: &Job, key: &Key, mine: &mut Vec<&'a Pod>) -> Vec<Action> {
-    let Some(selector) = selector(job).filter(|_| job.metadata.deletion_timestamp.is_none()) else {
-        return Vec::new();
-    };
-    let mut actions = Vec::new();
-    let uid = snapshot::uid(job);
-    mine.retain(|pod| {
-        let matches = selector.matches(pods::labels(pod));
-        if !matches && !pods::is_going(pod) {
-            let mut pod = Pod::clone(pod);
-            pod.metadata.finalizers.iter_mut().for_each(|all| all.retain(|one| one != TRACKING_FINALIZER));
-            pod.metadata.owner_references.iter_mut().for_each(|all| all.retain(|one| one.uid != uid));
-            actions.push(Action::Update(KindRef::of::<Pod>(), Box::new(pod), None));
-        }
-        matches
-    });
-    let orphans = seen.in_namespace(KindRef::of::<Pod>(), &key.namespace);
-    for pod in orphans.filter_map(|pod| pod.downcast_ref::<Pod>()) {
-        if pods::controller(pod).is_some()
-            || pods::is_going(pod)
-            || pods::is_over(pod)
-            || !selector.matches(pods::labels(pod))
-        {
-            continue;
-        }
-        let mut pod = pod.clone();
-        pod.metadata.owner_references.get_or_insert_default().push(make::owner(job));
-        let finalizers = pod.metadata.finalizers.get_or_insert_default();
-        if !finalizers.iter().any(|one| one == TRACKING_FINALIZER) {
-            finalizers.push(TRACKING_FINALIZER.to_owned());
-        }
-        actions.push(Action::Update(KindRef::of::<Pod>(), Box::new(pod), None));
-    }
-    actions
 }
 
 /// What is left to do for a Job that has ended: pods that came too late to count lose their finalizer,
@@ -312,12 +280,16 @@ fn apply(job: &Job, plan: sync::Plan<'_>) -> Decision {
     Decision { actions: vec![Action::Together(all)], requeue_after: plan.again_after, ..Decision::default() }
 }
 
-/// Nodes that a pod of the Job may run on, by what its template asks and tolerates.
-fn eligible_nodes(seen: &Snapshot, spec: &JobSpec) -> BTreeSet<String> {
+fn eligibility(spec: &JobSpec) -> Eligibility {
+    Eligibility::of(spec.template.spec.as_ref().unwrap_or(&PodSpec::default()))
+}
+
+/// Nodes where a pod of the Job may run, by what its template asks and tolerates.
+fn nodes(seen: &Snapshot, spec: &JobSpec) -> BTreeMap<String, Verdict> {
+    let eligibility = eligibility(spec);
     let nodes = seen.all(KindRef::of::<Node>()).filter_map(|node| node.downcast_ref::<Node>());
-    let pod = spec.template.spec.clone().unwrap_or_default();
     nodes
-        .filter(|node| node.metadata.deletion_timestamp.is_none() && make::fits(&pod, node))
-        .filter_map(|node| node.metadata.name.clone())
+        .map(|node| (snapshot::name(node).to_owned(), eligibility.judge(node)))
+        .filter(|(_, verdict)| *verdict != Verdict::Never)
         .collect()
 }

@@ -3,7 +3,8 @@
 //!
 //! Ownership is by uid (BEHAVIOURS 4.6). Objects that match a selector and have no controller are
 //! adopted, owned ones that stopped matching are released (4.7), both by patches of the version that was
-//! seen; before the first adoption the API is asked whether the owner is still there.
+//! seen; before the first adoption the API is asked whether the owner is still there. Those that go are
+//! released too: what they still wait for may be the owner's finalizer.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -99,11 +100,13 @@ pub struct Claimed<'a, K> {
 
 /// Finds the objects of type `K` that `owner` controls: those it has and that match `selector`, and
 /// orphans that match and that `adoptable` accepts. An owner in deletion neither adopts nor releases.
+/// `finalizer` is what the owner's objects have, and lose with it.
 pub fn claim<'a, K: Typed>(
     seen: &'a Snapshot,
     owner: &dyn Object,
     owners: KindRef,
     selector: &LabelSelector,
+    finalizer: Option<&str>,
     adoptable: impl Fn(&K) -> bool,
 ) -> Claimed<'a, K> {
     let kind = KindRef::of::<K>();
@@ -115,9 +118,11 @@ pub fn claim<'a, K: Typed>(
         let meta = object.metadata();
         if selector.matches(meta.labels.as_ref()) {
             mine.push(object);
-        } else if !going && meta.deletion_timestamp.is_none() {
-            let kept = meta.owner_references.iter().flatten().filter(|owner| owner.uid != uid).cloned();
-            actions.push(with_owners(kind, object, kept.collect()));
+        } else if !going {
+            let mut new = Claim::of(object);
+            new.owners.retain(|owner| owner.uid != uid);
+            new.finalizers.retain(|one| Some(one.as_str()) != finalizer);
+            actions.push(new.patch(kind, object));
         }
     }
     if going {
@@ -135,22 +140,46 @@ pub fn claim<'a, K: Typed>(
             actions.push(Action::RequirePresent(Key::to(owners, owner), uid.to_owned()));
             asked = true;
         }
-        let mut all: Vec<OwnerReference> = meta.owner_references.clone().unwrap_or_default();
-        all.retain(|owner| owner.uid != uid);
-        all.push(controller_reference(owner));
-        actions.push(with_owners(kind, object, all));
+        let mut new = Claim::of(object);
+        new.owners.retain(|owner| owner.uid != uid);
+        new.owners.push(controller_reference(owner));
+        new.finalizers
+            .extend(finalizer.filter(|one| !new.finalizers.iter().any(|it| it == one)).map(str::to_owned));
+        actions.push(new.patch(kind, object));
         mine.push(object);
     }
     Claimed { mine, actions }
 }
 
-fn with_owners(kind: KindRef, object: &dyn Object, owners: Vec<OwnerReference>) -> Action {
-    let meta = object.metadata();
-    let owners = if owners.is_empty() { serde_json::Value::Null } else { json!(owners) };
-    let patch = json!({ "metadata": {
-        "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners,
-    } });
-    Action::Patch(Key::to(kind, object), patch)
+/// By what an object says whose it is.
+struct Claim {
+    owners: Vec<OwnerReference>,
+    finalizers: Vec<String>,
+}
+
+impl Claim {
+    fn of(object: &dyn Object) -> Self {
+        let meta = object.metadata();
+        Self {
+            owners: meta.owner_references.clone().unwrap_or_default(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+        }
+    }
+
+    /// What makes it so of `object`, as it was seen.
+    fn patch(self, kind: KindRef, object: &dyn Object) -> Action {
+        fn list<T: serde::Serialize>(all: &[T]) -> serde_json::Value {
+            if all.is_empty() { serde_json::Value::Null } else { json!(all) }
+        }
+        let meta = object.metadata();
+        let mut patch = json!({
+            "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": list(&self.owners),
+        });
+        if self.finalizers != *meta.finalizers.as_deref().unwrap_or_default() {
+            patch["finalizers"] = list(&self.finalizers);
+        }
+        Action::Patch(Key::to(kind, object), json!({ "metadata": patch }))
+    }
 }
 
 /// Wakes the owners of type `K` that a change of a `C` concerns: its controllers before and after, and

@@ -196,7 +196,7 @@ impl<K: Replicated> Controller for Replicas<K> {
     fn reconcile(&self, seen: &Snapshot, key: &Key, moment: Moment) -> Decision {
         let Some(set) = seen.get::<K>(&key.namespace, &key.name) else { return Decision::default() };
         let Some(selector) = set.selector() else { return Decision::default() };
-        let claimed = owned::claim::<Pod>(seen, set, key.kind, &selector, owned::is_active);
+        let claimed = owned::claim::<Pod>(seen, set, key.kind, &selector, None, owned::is_active);
         let mut active: Vec<&Pod> = claimed.mine.into_iter().filter(|pod| owned::is_active(pod)).collect();
         let counts = count(set, &active, moment.now);
         let requeue_after =

@@ -159,6 +159,7 @@ impl Ord for Entry {
 }
 
 /// A way to find objects by something in them.
+#[derive(Clone, Copy)]
 pub struct Index {
     pub name: &'static str,
     /// Gives the values an object is found by, each with its place among the objects of that value.

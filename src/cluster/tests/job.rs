@@ -288,13 +288,8 @@ fn a_job_runs_once_on_each_node() {
         client.create(node).await.expect("created");
         let meant = async |client: &Client| {
             let pods = pods(client).await;
-            let for_late = |pod: &&std::sync::Arc<Pod>| {
-                pod.metadata
-                    .annotations
-                    .as_ref()
-                    .and_then(|all| all.get("coracle.dev/node"))
-                    .is_some_and(|node| node == "late")
-            };
+            let for_late =
+                |pod: &&std::sync::Arc<Pod>| crate::controller::eligibility::target(pod) == Some("late");
             pods.iter().find(for_late).map(|_| ())
         };
         eventually(&client, clock, &meant).await;

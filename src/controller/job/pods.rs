@@ -7,22 +7,17 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use crate::controller::{eligibility, owned};
 use crate::kind::job::{COMPLETION_INDEX, INDEXED, TRACKING_FINALIZER, mode};
 
 /// Times that a pod for the same index failed before, on the pod that replaces it.
 pub(super) const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 /// As [`INDEX_FAILURES`], of failures that the policy ignores; they count for the back-off only.
 pub(super) const INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
-/// Ours: the node that a pod of a Job with one pod for each node is made for.
-pub(super) const NODE: &str = "coracle.dev/node";
 
 /// The Job that controls an object.
 pub(super) fn controlling_job(pod: &Pod) -> Option<&OwnerReference> {
-    controller(pod).filter(|owner| owner.kind == "Job" && owner.api_version == "batch/v1")
-}
-
-pub(super) fn controller(pod: &Pod) -> Option<&OwnerReference> {
-    pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+    owned::controller_of(&pod.metadata).filter(|owner| owner.kind == "Job" && owner.api_version == "batch/v1")
 }
 
 /// Whether the pod waits to be counted.
@@ -54,9 +49,9 @@ fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
-/// The node that the pod was made for.
+/// The node that the pod is on or pinned to.
 pub(super) fn meant_for(pod: &Pod) -> Option<&str> {
-    annotation(pod, NODE)
+    eligibility::target(pod)
 }
 
 /// The completion index that the pod is for.

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::kind::{self, Object};
 
+mod claims;
+mod per_node;
+
 /// Midnight of the first of January 1970, and two minutes.
 const NOW: i64 = 120;
 
@@ -62,8 +65,11 @@ fn exited(code: i32, message: &str) -> Value {
 /// What is decided: the status as `field=value`, then what happens to pods.
 fn decide(job: &Job, pods: &[Pod]) -> Vec<String> {
     let now = Timestamp::from_second(NOW).unwrap();
-    let seen = sync::Seen { job, pods: pods.iter().collect(), nodes: BTreeSet::new() };
-    let plan = sync::decide(&seen, now);
+    let seen = sync::Seen { job, pods: pods.iter().collect(), nodes: BTreeMap::new() };
+    lines(sync::decide(&seen, now))
+}
+
+fn lines(plan: sync::Plan<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(status) = plan.status.and_then(|job| job.status) {
         let mut fields = Vec::new();

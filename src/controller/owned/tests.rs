@@ -72,18 +72,19 @@ fn render(action: &Action) -> String {
             let owners = meta["ownerReferences"].as_array();
             let owners: Vec<&str> =
                 owners.into_iter().flatten().map(|owner| owner["uid"].as_str().unwrap()).collect();
-            format!("{} owned by {owners:?}", key.name)
+            let held = meta.get("finalizers").map(|all| format!(", held by {all}")).unwrap_or_default();
+            format!("{} owned by {owners:?}{held}", key.name)
         }
         other => format!("{other:?}"),
     }
 }
 
-/// What the replica set `o` claims of these pods, and how.
+/// What the replica set `o` claims of these pods, and how, if its pods have `finalizer`.
 #[track_caller]
-fn check(going: bool, pods: &[Pod], mine: &[&str], actions: &[&str]) {
+fn check(going: bool, finalizer: Option<&str>, pods: &[Pod], mine: &[&str], actions: &[&str]) {
     let (seen, owner) = (seen(pods), set("o", going));
     let selector = selector(&owner).unwrap();
-    let claimed = claim::<Pod>(&seen, &owner, KindRef::of::<ReplicaSet>(), &selector, is_active);
+    let claimed = claim::<Pod>(&seen, &owner, KindRef::of::<ReplicaSet>(), &selector, finalizer, is_active);
     assert_eq!(claimed.mine.iter().map(|pod| snapshot::name(*pod)).collect::<Vec<_>>(), mine);
     assert_eq!(claimed.actions.iter().map(render).collect::<Vec<_>>(), actions);
 }
@@ -106,18 +107,48 @@ fn what_matches_is_adopted_and_what_no_longer_does_is_released() {
     ];
     check(
         false,
+        None,
         &pods,
         &["mine", "mine-going", "adopted-1", "adopted-2"],
-        &["released owned by []", "require o o", "adopted-1 owned by [\"o\"]", "adopted-2 owned by [\"o\"]"],
+        &[
+            "released owned by []",
+            "released-going owned by []",
+            "require o o",
+            "adopted-1 owned by [\"o\"]",
+            "adopted-2 owned by [\"o\"]",
+        ],
     );
-    check(true, &pods, &["mine", "mine-going"], &[]);
+    check(true, None, &pods, &["mine", "mine-going"], &[]);
     let mut finished = owned("finished", "a", "", json!({}));
     finished.status.as_mut().unwrap().phase = Some("Succeeded".into());
-    check(false, &[finished], &[], &[]);
+    check(false, None, &[finished], &[], &[]);
     // Owners that do not control stay.
     let owners = json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c" }]);
     let shared = owned("shared", "a", "", json!({ "ownerReferences": owners }));
-    check(false, &[shared], &["shared"], &["require o o", "shared owned by [\"c\", \"o\"]"]);
+    check(false, None, &[shared], &["shared"], &["require o o", "shared owned by [\"c\", \"o\"]"]);
+}
+
+/// 4.7
+#[test]
+fn a_finalizer_comes_and_goes_with_the_owner() {
+    let held = |by: &[&str]| json!({ "finalizers": by });
+    let pods = [
+        owned("adopted-1", "a", "", json!({})),
+        owned("adopted-2", "a", "", held(&["e.com/x", "e.com/f"])),
+        owned("released-1", "b", "o", held(&["e.com/x", "e.com/f"])),
+        owned("released-2", "b", "o", held(&["e.com/f"])),
+        owned("released-3", "b", "o", json!({})),
+    ];
+    let actions = [
+        "released-1 owned by [], held by [\"e.com/x\"]",
+        "released-2 owned by [], held by null",
+        "released-3 owned by []",
+        "require o o",
+        "adopted-1 owned by [\"o\"], held by [\"e.com/f\"]",
+        "adopted-2 owned by [\"o\"]",
+    ];
+    check(false, Some("e.com/f"), &pods, &["adopted-1", "adopted-2"], &actions);
+    check(true, Some("e.com/f"), &pods, &[], &[]);
 }
 
 #[test]
