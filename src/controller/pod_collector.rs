@@ -1,13 +1,18 @@
 //! Removes pods that nobody else will: of nodes that are gone (BEHAVIOURS 17.4), finished ones
-//! beyond a number (17.5), and deleted ones that never had a node.
+//! beyond a number (17.5), and deleted ones that never had a node (upstream `pkg/controller/podgc`).
+//!
+//! Nobody is left to say how these ended, so those that have not are marked as failed first: a Job that
+//! replaces only failed pods waits for that, and a finalizer may keep them for others to see.
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::snapshot::Give;
 use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, snapshot};
-use crate::kind::Object;
+use crate::kind::{Object, Subresource};
 
 /// kube-controller-manager's `--terminated-pod-gc-threshold`.
 const FINISHED_MAX: usize = 12_500;
@@ -42,11 +47,15 @@ fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Deleted with grace, but there is no node to see to it.
+/// Whether all that the collector does has been done: what is still there is held by a finalizer.
+fn is_collected(pod: &Pod) -> bool {
+    let meta = &pod.metadata;
+    is_finished(pod) && meta.deletion_timestamp.is_some() && meta.deletion_grace_period_seconds == Some(0)
+}
+
+/// Deleted, but there is no node to see to it.
 fn is_stranded(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
-        && pod.metadata.deletion_grace_period_seconds != Some(0)
-        && node_of(pod).is_none()
+    pod.metadata.deletion_timestamp.is_some() && node_of(pod).is_none() && !is_collected(pod)
 }
 
 /// Looks after the number of finished pods.
@@ -93,21 +102,21 @@ impl Controller for PodCollector {
         if *key == finished_key() {
             let pods = seen.indexed(FINISHED, "");
             let excess = pods.len().saturating_sub(FINISHED_MAX).min(BATCH_MAX);
-            return Decision::act(pods.take(excess).map(|(_, pod)| force_delete(&**pod)).collect());
+            let left = pods.filter_map(|(_, pod)| pod.downcast_ref()).filter(|pod| !is_collected(pod));
+            return Decision::act(left.take(excess).map(force_delete).collect());
         }
-        match seen.get_any(key.kind, &key.namespace, &key.name) {
-            Some(pod) if pod.downcast_ref::<Pod>().is_some_and(is_stranded) => {
-                Decision::act(vec![force_delete(&**pod)])
-            }
-            _ => Decision::default(),
+        match seen.get::<Pod>(&key.namespace, &key.name).filter(|pod| is_stranded(pod)) {
+            Some(pod) => Decision::act(collect(pod, None)),
+            None => Decision::default(),
         }
     }
 }
 
 /// Pods bound to a node that is not there.
 fn orphans(seen: &Snapshot, node: &Key, moment: Moment) -> Decision {
-    let pods = seen.indexed(BY_NODE, &node.name);
-    if pods.len() == 0 || seen.get_any(node.kind, "", &node.name).is_some() {
+    let pods = seen.indexed(BY_NODE, &node.name).filter_map(|(_, pod)| pod.downcast_ref::<Pod>());
+    let pods: Vec<&Pod> = pods.filter(|pod| !is_collected(pod)).take(BATCH_MAX + 1).collect();
+    if pods.is_empty() || seen.get_any(node.kind, "", &node.name).is_some() {
         return Decision::default();
     }
     if moment.waited < QUARANTINE {
@@ -116,11 +125,43 @@ fn orphans(seen: &Snapshot, node: &Key, moment: Moment) -> Decision {
     }
     let more = pods.len() > BATCH_MAX;
     let mut actions = vec![Action::RequireAbsent(node.clone(), None)];
-    actions.extend(pods.take(BATCH_MAX).map(|(_, pod)| force_delete(&**pod)));
+    let collected =
+        pods.iter().take(BATCH_MAX).map(|pod| Action::InOrder(collect(pod, Some(disrupted(moment.now)))));
+    actions.push(Action::Together(collected.collect()));
     Decision { actions, requeue_after: more.then_some(Duration::ZERO), waiting: true }
 }
 
-fn force_delete(pod: &dyn Object) -> Action {
+/// What tells of a pod that its node has vanished.
+fn disrupted(now: Timestamp) -> PodCondition {
+    PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("DeletionByPodGC".to_owned()),
+        message: Some("PodGC: node no longer exists".to_owned()),
+        last_transition_time: Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now))),
+        ..PodCondition::default()
+    }
+}
+
+/// Marks the pod as failed, if it has not ended, and deletes it.
+fn collect(pod: &Pod, why: Option<PodCondition>) -> Vec<Action> {
+    let mut actions = Vec::new();
+    if !is_finished(pod) {
+        let mut failed = pod.clone();
+        let status = failed.status.get_or_insert_default();
+        status.phase = Some("Failed".to_owned());
+        if let Some(why) = why {
+            let conditions = status.conditions.get_or_insert_default();
+            conditions.retain(|one| one.type_ != why.type_);
+            conditions.push(why);
+        }
+        actions.push(Action::Update(KindRef::of::<Pod>(), Box::new(failed), Some(Subresource::Status)));
+    }
+    actions.push(force_delete(pod));
+    actions
+}
+
+fn force_delete(pod: &Pod) -> Action {
     Action::Delete {
         key: Key::to(KindRef::of::<Pod>(), pod),
         uid: snapshot::uid(pod).to_owned(),

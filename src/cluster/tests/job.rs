@@ -295,3 +295,37 @@ fn a_job_runs_once_on_each_node() {
         eventually(&client, clock, &meant).await;
     });
 }
+
+#[test]
+fn a_job_goes_on_when_the_node_of_a_pod_vanishes() {
+    // BEHAVIOURS 17.4, 13.1 and 13.10: whoever replaces only failed pods, or ignores disruptions.
+    let vanishing = |name: &str, spec: Value| {
+        let mut job = job(name, 5, 0, spec);
+        job.spec.as_mut().expect("given").template.spec.as_mut().expect("given").node_name =
+            Some("late".into());
+        job
+    };
+    in_virtual_time(1, async |cluster| {
+        let (client, clock) = (cluster.client(), cluster.clock());
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "late"}})).expect("a node");
+        client.create(node).await.expect("created");
+        let rules = json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]});
+        let careful = vanishing("careful", json!({"podReplacementPolicy": "Failed"}));
+        client.create(careful).await.expect("created");
+        client.create(vanishing("ignoring", json!({"podFailurePolicy": rules}))).await.expect("created");
+        let both = async |client: &Client| (pods(client).await.len() == 2).then_some(());
+        eventually(&client, clock, &both).await;
+        let first: Vec<_> = pods(&client).await.iter().map(|pod| pod.metadata.uid.clone()).collect();
+        client.delete::<Node>("", "late", DeleteOptions::default()).await.expect("deleted");
+        let replaced = async |client: &Client| {
+            let pods = pods(client).await;
+            let new = pods.iter().filter(|pod| !first.contains(&pod.metadata.uid)).count();
+            (new == 2 && pods.len() == 2).then_some(())
+        };
+        eventually(&client, clock, &replaced).await;
+        let careful = status(&client, "careful").await;
+        assert_eq!((careful.failed, careful.active), (Some(1), Some(1)));
+        let ignoring = status(&client, "ignoring").await;
+        assert_eq!((ignoring.failed, ignoring.active), (None, Some(1)));
+    });
+}

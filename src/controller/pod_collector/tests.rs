@@ -35,13 +35,35 @@ impl Bench {
     fn decide(&self, key: &Key, waited: u64) -> (Vec<String>, Option<Duration>) {
         let moment = Moment { now: jiff::Timestamp::UNIX_EPOCH, waited: Duration::from_secs(waited) };
         let decision = PodCollector.reconcile(&self.0, key, moment);
-        let render = |action: &Action| match action {
-            Action::RequireAbsent(key, None) => format!("require no {}", key.name),
-            Action::Delete { key, grace_period_seconds: Some(0), .. } => format!("delete {}", key.name),
-            other => format!("{other:?}"),
-        };
-        (decision.actions.iter().map(render).collect(), decision.requeue_after)
+        let mut lines = Vec::new();
+        decision.actions.iter().for_each(|action| render(action, &mut lines));
+        (lines, decision.requeue_after)
     }
+}
+
+fn render(action: &Action, lines: &mut Vec<String>) {
+    lines.push(match action {
+        Action::Together(all) | Action::InOrder(all) => {
+            return all.iter().for_each(|action| render(action, lines));
+        }
+        Action::RequireAbsent(key, None) => format!("require no {}", key.name),
+        Action::Delete { key, grace_period_seconds: Some(0), .. } => format!("delete {}", key.name),
+        Action::Update(_, pod, Some(Subresource::Status)) => {
+            let status = pod.downcast_ref::<Pod>().unwrap().status.clone().unwrap();
+            let conditions = status.conditions.into_iter().flatten();
+            let conditions = conditions.map(|one| {
+                let (reason, message) = (one.reason.unwrap_or_default(), one.message.unwrap_or_default());
+                format!(" {}={} {reason} {message}", one.type_, one.status)
+            });
+            format!(
+                "{} is {}{}",
+                snapshot::name(&**pod),
+                status.phase.unwrap(),
+                conditions.collect::<String>()
+            )
+        }
+        other => format!("{other:?}"),
+    });
 }
 
 fn node(name: &str) -> Key {
@@ -56,9 +78,33 @@ fn pods_of_a_node_that_stays_away_are_deleted() {
     assert_eq!(Bench::of(pods()).with_node("n").decide(&node("n"), 60), (vec![], None));
     assert_eq!(Bench::of(pods()).decide(&node("n"), 0), (vec![], seconds(40)));
     assert_eq!(Bench::of(pods()).decide(&node("n"), 30), (vec![], seconds(10)));
-    let all = ["require no n", "delete a", "delete c"].map(str::to_owned).to_vec();
+    let why = "DisruptionTarget=True DeletionByPodGC PodGC: node no longer exists";
+    let (a, c) = (format!("a is Failed {why}"), format!("c is Failed {why}"));
+    let all = vec!["require no n".into(), a, "delete a".into(), c, "delete c".into()];
     assert_eq!(Bench::of(pods()).decide(&node("n"), 40), (all, None));
     assert_eq!(Bench::of([]).decide(&node("n"), 0), (vec![], None));
+}
+
+/// 17.4
+#[test]
+fn what_has_ended_keeps_its_phase_and_what_is_held_is_left_alone() {
+    let bound =
+        |phase: &str, meta: Value| pod("a", json!({ "nodeName": "n" }), json!({ "phase": phase }), meta);
+    let over = Bench::of([bound("Succeeded", json!({}))]).decide(&node("n"), 40);
+    assert_eq!(over.0, ["require no n", "delete a"]);
+    let going =
+        |grace| json!({ "deletionTimestamp": "1970-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace });
+    let late = Bench::of([bound("Failed", going(30))]).decide(&node("n"), 40);
+    assert_eq!(late.0, ["require no n", "delete a"]);
+    assert_eq!(Bench::of([bound("Failed", going(0))]).decide(&node("n"), 40), (vec![], None));
+    // A condition that it has had is replaced.
+    let earlier = json!({ "phase": "Running", "conditions": [
+        { "type": "Ready", "status": "True" },
+        { "type": "DisruptionTarget", "status": "False", "reason": "Other" },
+    ] });
+    let bench = Bench::of([pod("a", json!({ "nodeName": "n" }), earlier, json!({}))]);
+    let why = "Ready=True   DisruptionTarget=True DeletionByPodGC PodGC: node no longer exists";
+    assert_eq!(bench.decide(&node("n"), 40).0[1], format!("a is Failed {why}"));
 }
 
 /// 17.5
@@ -84,8 +130,12 @@ fn the_oldest_finished_pods_beyond_the_limit_go() {
 fn a_deleted_pod_without_a_node_goes() {
     let going = json!({ "deletionTimestamp": "1970-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30 });
     let key = Key::new(KindRef::of::<Pod>(), "ns", "a");
-    let bench = Bench::of([pod("a", json!({}), json!({}), going.clone())]);
-    assert_eq!(bench.decide(&key, 0).0, ["delete a"]);
+    let bench = Bench::of([pod("a", json!({}), json!({ "phase": "Pending" }), going.clone())]);
+    assert_eq!(bench.decide(&key, 0).0, ["a is Failed", "delete a"]);
+    let mut held = going.clone();
+    held["deletionGracePeriodSeconds"] = json!(0);
+    let bench = Bench::of([pod("a", json!({}), json!({ "phase": "Failed" }), held)]);
+    assert_eq!(bench.decide(&key, 0).0, [""; 0]);
     let bench = Bench::of([pod("a", json!({ "nodeName": "n" }), json!({}), going)]);
     assert_eq!(bench.decide(&key, 0).0, [""; 0]);
     let bench = Bench::of([pod("a", json!({}), json!({}), json!({}))]);
