@@ -133,6 +133,8 @@ pub enum Response {
     Document(serde_json::Value),
     /// The versions of one object, at least one.
     History(History),
+    /// An answer of 202: what was asked for is under way.
+    Accepted(Box<Response>),
     /// With texts for `Warning:` headers.
     Warned {
         warnings: Vec<String>,

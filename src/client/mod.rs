@@ -326,7 +326,7 @@ impl Client {
     /// The answer without its warnings, which are for people.
     async fn answer(&self, request: Request) -> Result<Response> {
         match self.api.handle(request).await? {
-            Response::Warned { response, .. } => Ok(*response),
+            Response::Warned { response, .. } | Response::Accepted(response) => Ok(*response),
             response => Ok(response),
         }
     }
@@ -370,7 +370,7 @@ fn revision(answer: &Response) -> u64 {
             let text = object.metadata().resource_version.as_deref().unwrap_or_default();
             text.parse().unwrap_or_default()
         }
-        Response::Warned { response, .. } => revision(response),
+        Response::Warned { response, .. } | Response::Accepted(response) => revision(response),
         Response::List(_)
         | Response::Watch(_)
         | Response::Status(_)

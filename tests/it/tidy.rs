@@ -197,22 +197,40 @@ fn tests_of<'a>(file: &str, source: &'a str) -> &'a str {
     source.find("mod tests {").map_or("", |at| &source[at..])
 }
 
-/// The rules of section 10 that a text cites: `BEHAVIOURS 10.1, 10.3 to 10.5 and 10.9.`
-fn cited(source: &str) -> Vec<u32> {
-    let mut cited = Vec::new();
+/// A rule of the behaviours that we keep to: its section and its number in there.
+type Rule = (u32, u32);
+
+/// Sections of which a test cites every rule, and how many rules each has.
+const SECTIONS: &[(&str, u32, u32)] = &[
+    ("deletion and garbage collection", 4, 8),
+    ("environment and volumes", 10, 17),
+    ("daemon sets", 12, 10),
+    ("jobs", 13, 14),
+    ("cron jobs", 14, 9),
+];
+
+fn rule(word: &str) -> Option<Rule> {
+    let (section, number) = word.trim_end_matches('.').split_once('.')?;
+    Some((section.parse().ok()?, number.parse().ok()?))
+}
+
+/// The rules that the comments of a text cite: `BEHAVIOURS 10.1, 10.3 to 10.5 and 10.9.` anywhere, or
+/// the numbers alone at the beginning of a comment.
+fn cited(source: &str) -> Vec<Rule> {
+    let mut cited: Vec<Rule> = Vec::new();
     for line in source.lines() {
-        let Some((_, rest)) = line.split_once("BEHAVIOURS ") else { continue };
+        let Some((_, comment)) = line.split_once("//") else { continue };
+        let comment = comment.trim_start_matches(['/', '!']);
+        let list = comment.split_once("BEHAVIOURS ").map_or(comment, |(_, list)| list);
         let mut until_next = false;
-        for word in rest.split([' ', ',', ':', ';', ')']).filter(|word| !word.is_empty()) {
-            let number = word.strip_prefix("10.").map(|rule| rule.trim_end_matches('.').parse::<u32>());
-            match number {
-                Some(Ok(rule)) if until_next => {
-                    let from = cited.last().map_or(rule, |last: &u32| *last + 1);
-                    cited.extend(from..=rule);
+        for word in list.split([' ', ',', ':', ';', ')']).filter(|word| !word.is_empty()) {
+            match (rule(word), cited.last()) {
+                (Some((section, last)), Some(&(before, first))) if until_next && section == before => {
+                    cited.extend((first + 1..=last).map(|number| (section, number)));
                 }
-                Some(Ok(rule)) => cited.push(rule),
-                Some(Err(_)) | None if matches!(word, "to" | "and") => {}
-                Some(Err(_)) | None => break,
+                (Some(rule), _) => cited.push(rule),
+                (None, _) if matches!(word, "to" | "and") => {}
+                (None, _) => break,
             }
             until_next = word == "to";
         }
@@ -222,15 +240,16 @@ fn cited(source: &str) -> Vec<u32> {
 
 #[test]
 fn the_rule_scanner_sees_every_form() {
-    assert_eq!(cited("// BEHAVIOURS 10.2."), [2]);
-    assert_eq!(cited("// (BEHAVIOURS 10.1, 10.3 to 10.5 and 10.9): the 10.11"), [1, 3, 4, 5, 9]);
-    assert_eq!(cited("// BEHAVIOURS 9.14 and 10.1\n// 10.2"), Vec::<u32>::new());
+    assert_eq!(cited("// BEHAVIOURS 10.2."), [(10, 2)]);
+    let several = "// (BEHAVIOURS 10.1, 10.3 to 10.5 and 10.9): the 10.11";
+    assert_eq!(cited(several), [(10, 1), (10, 3), (10, 4), (10, 5), (10, 9)]);
+    assert_eq!(cited("/// 12.2, 4.7: both\n//! 13.1"), [(12, 2), (4, 7), (13, 1)]);
+    let none = "let a = 1.5; // as 10.1 says\n127.0.0.1 // 1.2.3\n// 2.x\nBEHAVIOURS 10.1";
+    assert_eq!(cited(none), []);
 }
 
 #[test]
-fn every_rule_of_configuration_has_a_test() {
-    /// Rules of section 10 of the behaviours we keep to: environment and volumes.
-    const RULES: std::ops::RangeInclusive<u32> = 1..=17;
+fn every_rule_of_these_sections_has_a_test() {
     let mut found = Vec::new();
     for folder in ["src", "tests"] {
         for (file, source) in sources(folder) {
@@ -239,6 +258,10 @@ fn every_rule_of_configuration_has_a_test() {
             }
         }
     }
-    let missing: Vec<u32> = RULES.filter(|rule| !found.contains(rule)).collect();
-    assert!(missing.is_empty(), "no test cites rule 10.x for x of {missing:?}");
+    let mut missing = Vec::new();
+    for &(about, section, rules) in SECTIONS {
+        let uncited = (1..=rules).filter(|number| !found.contains(&(section, *number)));
+        missing.extend(uncited.map(|number| format!("{section}.{number}, of {about}")));
+    }
+    assert!(missing.is_empty(), "no test cites these rules:\n{}", missing.join("\n"));
 }

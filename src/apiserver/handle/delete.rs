@@ -31,6 +31,9 @@ struct Wish {
     uid: Option<String>,
     resource_version: Option<String>,
     dry_run: bool,
+    /// Whether what does not go at once is answered with 202, which only old clients ask for
+    /// (BEHAVIOURS 4.1).
+    accepts: bool,
 }
 
 impl Inner {
@@ -42,6 +45,10 @@ impl Inner {
     ) -> Result<Response, Error> {
         let wish = wish(options, body)?;
         let response = self.delete_one(target, target.name()?, &wish).await?;
+        let response = match response {
+            Response::Record { .. } if wish.accepts => Response::Accepted(Box::new(response)),
+            response => response,
+        };
         let warning = target.kind.warning_without_propagation.filter(|_| wish.policy.is_none());
         Ok(warned(warning.into_iter().map(str::to_owned).collect(), response))
     }
@@ -207,6 +214,7 @@ fn wish(options: &Options, body: Body) -> Result<Wish, Error> {
     Ok(Wish {
         grace_seconds: given.grace_period_seconds,
         policy,
+        accepts: given.orphan_dependents == Some(false),
         uid: preconditions.uid,
         resource_version: preconditions.resource_version,
         dry_run: dry_run(&dry_run_values, OPTIONS)?,

@@ -108,7 +108,7 @@ impl Inner {
         let replacement = Replacement { record, old: &*old, new, part: Part::Main, dry_run };
         // What else is to be said of the object was said when it was written.
         let response = match self.replace(target, replacement, Vec::new()).await? {
-            Response::Warned { response, .. } => *response,
+            Response::Warned { response, .. } | Response::Accepted(response) => *response,
             response => response,
         };
         let scale = match response {

@@ -129,6 +129,7 @@ fn value(response: Response) -> Value {
         Response::Record { record, .. } => serde_json::from_slice(&record.json).unwrap(),
         Response::Object { object, .. } => object.to_value(),
         Response::Status(status) | Response::Deleted { status, .. } => serde_json::to_value(status).unwrap(),
+        Response::Accepted(response) => json!({"accepted": value(*response)}),
         Response::Warned { warnings, response } => {
             let mut value = value(*response);
             value["warnings"] = warnings.into();

@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
-use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -274,6 +274,11 @@ impl Exchange<'_> {
             }
             Response::Document(document) => self.json(200, document.to_string().into(), accepted),
             Response::History(history) => self.pieces(history::pieces(kind, history), accepted),
+            Response::Accepted(response) => {
+                let mut answer = self.respond(*response, verb, kind, accepted, view)?;
+                *answer.status_mut() = StatusCode::ACCEPTED;
+                Ok(answer)
+            }
             Response::Warned { warnings, response } => {
                 let mut answer = self.respond(*response, verb, kind, accepted, view)?;
                 for warning in &warnings {

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::Select;
+use crate::client::{DeleteOptions, Select};
+use crate::controller::eligibility::target;
 
 fn template(round: &str) -> Value {
     json!({
@@ -92,4 +93,48 @@ fn a_deployment_rolls_out_whenever_its_controllers_die() {
         Some(pods)
     };
     survives_every_crash(&["deployment", "replica_set"], begin, end);
+}
+
+#[test]
+fn a_daemon_pod_waits_on_its_node_for_a_port_that_another_has() {
+    // BEHAVIOURS 12.2 and 12.10.
+    in_virtual_time(2, async |cluster| {
+        let (client, clock) = (cluster.client(), cluster.clock());
+        let container =
+            json!({ "name": "c", "image": "any", "ports": [{ "containerPort": 80, "hostPort": 8080 }] });
+        let holder = json!({
+            "metadata": { "name": "holder", "namespace": "default" },
+            "spec": { "nodeName": "sim-0", "containers": [container] },
+        });
+        client.create(serde_json::from_value::<Pod>(holder).expect("a pod")).await.expect("created");
+        let mut template = template("1");
+        template["spec"]["containers"] = json!([container]);
+        let set = json!({
+            "metadata": { "name": "d", "namespace": "default" },
+            "spec": { "selector": { "matchLabels": { "app": "a" } }, "template": template },
+        });
+        client.create(serde_json::from_value::<DaemonSet>(set).expect("a set")).await.expect("created");
+        let ready = async |client: &Client, wanted: i32| {
+            let set = client.get::<DaemonSet>("default", "d").await.expect("the set");
+            let status = set.status.clone().unwrap_or_default();
+            (status.number_ready == wanted && status.desired_number_scheduled == 2).then_some(())
+        };
+        eventually(&client, clock, &async |client: &Client| ready(client, 1).await).await;
+        let pinned = async |client: &Client| {
+            let pods = client.list::<Pod>(&Select::default()).await.expect("pods").items;
+            let ours = |pod: &&std::sync::Arc<Pod>| pod.metadata.name.as_deref() != Some("holder");
+            let pod =
+                pods.iter().filter(ours).find(|pod| target(pod) == Some("sim-0")).expect("pinned to it");
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone());
+            let scheduled = conditions.into_iter().flatten().find(|one| one.type_ == "PodScheduled")?;
+            Some((scheduled.status, scheduled.reason, scheduled.message.unwrap_or_default()))
+        };
+        let (status, reason, message) = eventually(&client, clock, &pinned).await;
+        assert_eq!((status.as_str(), reason.as_deref()), ("False", Some("Unschedulable")));
+        let why = "1 node(s) didn't have free ports for the requested pod ports";
+        assert!(message.contains(why), "{message}");
+        // It runs there as soon as the port is free.
+        client.delete::<Pod>("default", "holder", DeleteOptions::default()).await.expect("deleted");
+        eventually(&client, clock, &async |client: &Client| ready(client, 2).await).await;
+    });
 }

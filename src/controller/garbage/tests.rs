@@ -1,8 +1,10 @@
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::sync::Arc;
 
 use super::*;
+use crate::controller::owned;
 
 fn meta(name: &str, deleting: bool, finalizers: &[&str], owners: &[(&str, &str)]) -> ObjectMeta {
     let owner = |(kind, name): &(&str, &str)| OwnerReference {
@@ -201,4 +203,152 @@ fn changes_wake_dependents_and_waiting_owners() {
     let secret: Arc<dyn Object> = Arc::new(Secret::default());
     let change = Change { kind: KindRef::of::<Secret>(), old: None, new: Some(&secret) };
     assert!(woken(&seen, &change).is_empty());
+}
+
+/// A deployment, its replica set and its pod, and what the API would do with them.
+struct Chain {
+    seen: Snapshot,
+    lines: Vec<String>,
+}
+
+impl Chain {
+    fn new(change_pod: impl FnOnce(&mut ObjectMeta)) -> Self {
+        let meta = |name: &str, owner: Option<&dyn Object>| ObjectMeta {
+            owner_references: owner.map(|owner| vec![owned::controller_reference(owner)]),
+            ..meta(name, false, &[], &[])
+        };
+        let deployment = Deployment { metadata: meta("d", None), ..Deployment::default() };
+        let set = ReplicaSet { metadata: meta("r", Some(&deployment)), ..ReplicaSet::default() };
+        let mut pod = Pod { metadata: meta("p", Some(&set)), ..Pod::default() };
+        change_pod(&mut pod.metadata);
+        let mut seen = Snapshot::new(Garbage.indexes());
+        seen.insert(KindRef::of::<Deployment>(), Arc::new(deployment));
+        seen.insert(KindRef::of::<ReplicaSet>(), Arc::new(set));
+        seen.insert(KindRef::of::<Pod>(), Arc::new(pod));
+        Self { seen, lines: Vec::new() }
+    }
+
+    /// Changes the metadata of an object, which goes if it is being deleted and nothing holds it.
+    fn change(&mut self, key: &Key, change: impl FnOnce(&mut ObjectMeta)) {
+        let old = self.seen.get_any(key.kind, &key.namespace, &key.name).expect("it is there");
+        let mut new = old.clone_object();
+        change(new.metadata_mut());
+        let meta = new.metadata();
+        if meta.deletion_timestamp.is_some() && meta.finalizers.as_ref().is_none_or(Vec::is_empty) {
+            self.seen.remove(key.kind, &key.namespace, &key.name);
+            self.lines.push(format!("{} is gone", key.name));
+        } else {
+            self.seen.insert(key.kind, Arc::from(new));
+        }
+    }
+
+    fn delete(&mut self, key: &Key, policy: &str) {
+        let finalizer = match policy {
+            "Foreground" => Some(FOREGROUND),
+            "Orphan" => Some(ORPHAN),
+            _ => None,
+        };
+        self.change(key, |meta| {
+            meta.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+            meta.finalizers.get_or_insert_default().extend(finalizer.map(str::to_owned));
+        });
+    }
+
+    /// Decides about all, from the owner down, until nothing is left to do.
+    fn settle(&mut self) {
+        let keys = [KindRef::of::<Deployment>(), KindRef::of::<ReplicaSet>(), KindRef::of::<Pod>()];
+        let keys = keys.map(|kind| Key::new(kind, "ns", &kind.0.singular[..1]));
+        let moment = Moment { now: jiff::Timestamp::UNIX_EPOCH, waited: std::time::Duration::ZERO };
+        loop {
+            let before = self.lines.len();
+            for key in &keys {
+                let decision = Garbage.reconcile(&self.seen, key, moment);
+                self.lines.extend(decision.actions.iter().map(render));
+                for action in decision.actions {
+                    match action {
+                        Action::RequireAbsent(key, _) => {
+                            assert!(self.seen.get_any(key.kind, &key.namespace, &key.name).is_none());
+                        }
+                        Action::Delete { key, propagation_policy, .. } => {
+                            self.delete(&key, propagation_policy.unwrap());
+                        }
+                        Action::Patch(key, patch) => self.change(&key, |meta| {
+                            let mut value = serde_json::to_value(&*meta).unwrap();
+                            json_patch::merge(&mut value, &patch["metadata"]);
+                            *meta = serde_json::from_value(value).unwrap();
+                        }),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+            if self.lines.len() == before {
+                return;
+            }
+        }
+    }
+}
+
+/// What follows when a deployment is deleted with this policy.
+#[track_caller]
+fn check_chain(policy: &str, expected: &[&str]) {
+    let mut chain = Chain::new(|_| {});
+    chain.delete(&Key::new(KindRef::of::<Deployment>(), "ns", "d"), policy);
+    chain.settle();
+    assert_eq!(chain.lines, expected);
+}
+
+/// 4.4
+#[test]
+fn a_policy_reaches_from_a_deployment_to_its_pods() {
+    check_chain(
+        "Background",
+        &[
+            "d is gone",
+            "require no deployments/d uid-d",
+            "delete r uid-r Background",
+            "r is gone",
+            "require no replicasets/r uid-r",
+            "delete p uid-p Background",
+            "p is gone",
+        ],
+    );
+    check_chain(
+        "Foreground",
+        &[
+            "delete r uid-r Foreground",
+            "delete p uid-p Background",
+            "p is gone",
+            "patch r finalizers []",
+            "r is gone",
+            "patch d finalizers []",
+            "d is gone",
+        ],
+    );
+    // The set keeps its pods: it is not deleted.
+    check_chain("Orphan", &["patch r owners []", "patch d finalizers []", "d is gone"]);
+}
+
+/// 4.3, 4.4
+#[test]
+fn what_holds_a_pod_holds_its_owners_in_the_foreground_only() {
+    let held = |meta: &mut ObjectMeta| meta.finalizers = Some(vec!["x/y".to_owned()]);
+    let deployment = Key::new(KindRef::of::<Deployment>(), "ns", "d");
+    let pod = Key::new(KindRef::of::<Pod>(), "ns", "p");
+    let mut chain = Chain::new(held);
+    chain.delete(&deployment, "Foreground");
+    chain.settle();
+    assert_eq!(chain.lines, ["delete r uid-r Foreground", "delete p uid-p Background"]);
+    chain.change(&pod, |meta| meta.finalizers = None);
+    chain.settle();
+    assert_eq!(
+        chain.lines[2..],
+        ["p is gone", "patch r finalizers []", "r is gone", "patch d finalizers []", "d is gone"]
+    );
+    let mut chain = Chain::new(held);
+    chain.delete(&deployment, "Background");
+    chain.settle();
+    assert_eq!(
+        chain.lines.iter().filter(|line| line.ends_with("is gone")).collect::<Vec<_>>(),
+        ["d is gone", "r is gone"]
+    );
 }
