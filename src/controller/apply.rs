@@ -133,19 +133,20 @@ impl Hands {
                     Err(error) => return Err(error),
                 }
             }
-            Action::CreateFor(kind, object, owner) => {
+            Action::CreateFor(kind, object, owner, words) => {
                 let is_named = object.metadata().name.is_some();
                 match client.create_any(kind.0, object).await {
                     Ok((name, revision)) => {
                         done.wrote(kind, revision);
-                        let message = format!("Created {}: {name}", kind.0.singular);
+                        let message = format!("{}{name}", words.created);
                         self.recorder.normal(&owner, "SuccessfulCreate", message);
                     }
                     Err(error) if error.is_already_exists() && is_named => {}
                     // The owner goes with it.
                     Err(error) if error.is_namespace_terminating() => {}
                     Err(error) => {
-                        self.recorder.warning(&owner, "FailedCreate", format!("Error creating: {error}"));
+                        let message = format!("{}{error}", words.failed);
+                        self.recorder.warning(&owner, "FailedCreate", message);
                         return Err(error);
                     }
                 }

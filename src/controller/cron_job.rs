@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::snapshot::Give;
-use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, snapshot};
+use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, Words, snapshot};
 use crate::kind::cron_job::{self, Extras, FORBID, INSTANTIATE, MANUAL, REPLACE, SCHEDULED, extras};
 use crate::kind::schedule::Schedule;
 use crate::kind::{Object, Subresource};
@@ -25,10 +25,15 @@ const BY_CRON_JOB: &str = "jobs by cron job";
 
 /// Missed times above which an Event warns (upstream's number).
 const MISSED_MAX: usize = 100;
+/// Missed times that `coracle.dev/catch-up: all` makes up for at most, the latest of them: each is a
+/// Job, and a schedule may have been asleep for years.
+const CATCH_UP_MAX: usize = 100;
 /// How late a start may be that catches up with nothing; a busy moment is not a missed one.
 const CATCH_UP_NONE_SECONDS: i64 = 10;
 /// How long after a due time an Event tells that a Job is in its way. Later looks repeat what it said.
 const TELL_SECONDS: i64 = 10;
+
+const JOB: Words = Words { created: "Created job ", failed: "Error creating job: " };
 
 /// The controller.
 pub struct CronJobs {
@@ -112,9 +117,9 @@ fn end(job: &Job) -> Option<End> {
     })
 }
 
-/// Somebody started it beside the schedule: it is a child, but nothing waits for it.
-fn is_manual(job: &Job) -> bool {
-    annotation(job, INSTANTIATE) == Some(MANUAL)
+/// Started by the schedule. What somebody started beside it is a child too, but nothing waits for it.
+fn is_of_schedule(job: &Job) -> bool {
+    annotation(job, INSTANTIATE) != Some(MANUAL) && scheduled(job).is_some()
 }
 
 fn annotation<'a>(job: &'a Job, key: &str) -> Option<&'a str> {
@@ -167,7 +172,7 @@ fn decide(
         return Decision { actions, requeue_after, ..Decision::default() };
     };
     let active: Vec<&Job> =
-        jobs.iter().copied().filter(|job| end(job).is_none() && !is_manual(job)).collect();
+        jobs.iter().copied().filter(|job| end(job).is_none() && is_of_schedule(job)).collect();
     let policy = spec.concurrency_policy.as_deref().unwrap_or_default();
     if policy == FORBID && !active.is_empty() {
         if now.duration_since(time) <= SignedDuration::from_secs(TELL_SECONDS) {
@@ -200,7 +205,7 @@ fn decide(
         None => time.to_string(),
     };
     let job = cron_job::job_of(cron_job, name, BTreeMap::from([(SCHEDULED.to_owned(), stamp)]));
-    actions.push(Action::CreateFor(KindRef::of::<Job>(), Box::new(job), reference(cron_job)));
+    actions.push(Action::CreateFor(KindRef::of::<Job>(), Box::new(job), reference(cron_job), JOB));
     Decision { actions, requeue_after, ..Decision::default() }
 }
 
@@ -258,12 +263,18 @@ fn status(cron_job: &CronJob, jobs: &[&Job], actions: &mut Vec<Action>) -> CronJ
             }
         }
     }
-    let active = jobs.iter().filter(|job| end(job).is_none() && !is_manual(job)).map(|job| {
+    for job in jobs.iter().filter(|job| end(job).is_none() && !is_of_schedule(job)) {
+        let message =
+            format!("Saw a job that the controller did not create or forgot: {}", snapshot::name(*job));
+        actions.push(warn(cron_job, "UnexpectedJob", message));
+    }
+    let active = jobs.iter().filter(|job| end(job).is_none() && is_of_schedule(job)).map(|job| {
         let same = known.iter().find(|reference| reference.uid == job.metadata.uid);
         same.cloned().unwrap_or_else(|| reference(*job))
     });
     let active: Vec<ObjectReference> = active.collect();
-    let started = jobs.iter().filter(|job| !is_manual(job)).filter_map(|job| scheduled(job)).map(Time).max();
+    let started =
+        jobs.iter().filter(|job| is_of_schedule(job)).filter_map(|job| scheduled(job)).map(Time).max();
     let succeeded = jobs.iter().filter(|job| end(job) == Some(End::Complete));
     let succeeded = succeeded.filter_map(|job| job.status.as_ref()?.completion_time.clone()).max();
     CronJobStatus {
@@ -317,9 +328,34 @@ impl Due<'_> {
         self.tell_missed(since, floor, actions);
         let after = floor.map_or(since, |floor| floor.max(since));
         if self.catches_all() {
-            return self.schedule.next(after).filter(|time| *time <= self.now);
+            return self.catch_up(after, actions);
         }
         self.schedule.latest(after, self.now)
+    }
+
+    /// The oldest time to be made up for; tells once of those that are too many.
+    fn catch_up(&self, after: Timestamp, actions: &mut Vec<Action>) -> Option<Timestamp> {
+        let before = |time: Timestamp| self.schedule.latest(after, time - SignedDuration::from_secs(1));
+        let times = std::iter::successors(self.schedule.latest(after, self.now), |time| before(*time));
+        let oldest = times.take(CATCH_UP_MAX).last()?;
+        let known = self.extras.last_missed.map_or(after, |missed| missed.max(after));
+        if let Some(last) = before(oldest).filter(|last| *last > known) {
+            let first = self.schedule.next(known).unwrap_or(last);
+            let message = format!(
+                "too many missed start times: no job is started for those from {first} to {last}, as annotation {}: all makes up for the latest {CATCH_UP_MAX} only",
+                extras::CATCH_UP
+            );
+            actions.push(warn(self.cron_job, "TooManyMissedTimes", message));
+            actions.push(self.note_missed(last));
+        }
+        Some(oldest)
+    }
+
+    /// Remembers up to which time has been told of.
+    fn note_missed(&self, time: Timestamp) -> Action {
+        let annotations = json!({ extras::LAST_MISSED: time.to_string() });
+        let patch = json!({ "metadata": { "uid": self.cron_job.metadata.uid, "annotations": annotations } });
+        Action::Patch(Key::to(KindRef::of::<CronJob>(), self.cron_job), patch)
     }
 
     fn created(&self) -> Timestamp {
@@ -369,9 +405,7 @@ impl Due<'_> {
             ));
         }
         actions.push(warn(self.cron_job, "MissSchedule", message));
-        let annotations = json!({ extras::LAST_MISSED: missed.to_string() });
-        let patch = json!({ "metadata": { "uid": self.cron_job.metadata.uid, "annotations": annotations } });
-        actions.push(Action::Patch(Key::to(KindRef::of::<CronJob>(), self.cron_job), patch));
+        actions.push(self.note_missed(missed));
     }
 
     /// Whether more times passed without a Job than looks right.

@@ -23,6 +23,7 @@ use self::progress::Conditions;
 use self::sizes::{Limits, Set};
 use super::template_hash::template_hash;
 use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, owned, snapshot};
+use crate::apiserver::Error;
 use crate::kind::Subresource;
 use crate::kind::deployment::RECREATE;
 use crate::kind::selector::LabelSelector;
@@ -95,6 +96,30 @@ impl Controller for Deployments {
         }
         rollout.finish()
     }
+
+    /// Tells that the new set could not be made. Other failures stand on the sets.
+    fn failed(&self, seen: &Snapshot, key: &Key, error: &Error, now: Timestamp) -> Vec<Action> {
+        let Some(deployment) = seen.get::<Deployment>(&key.namespace, &key.name) else { return Vec::new() };
+        let wanted = self.reconcile(seen, key, Moment { now, waited: Duration::ZERO }).actions;
+        let set = wanted.iter().find_map(|action| match action {
+            Action::Create(_, set) => set.metadata().name.as_deref(),
+            _ => None,
+        });
+        let Some(name) = set.filter(|_| !error.is_namespace_terminating()) else { return Vec::new() };
+        let message = format!("Failed to create new replica set {name:?}: {error}");
+        let about = owned::reference(deployment);
+        let mut actions =
+            vec![Action::Warn { about, reason: progress::NOT_CREATED, message: message.clone() }];
+        if deployment.spec.as_ref().is_some_and(|spec| deadline(spec).is_some()) {
+            let mut conditions = Conditions::of(deployment);
+            conditions.note_not_created(&message, now);
+            let mut new = deployment.clone();
+            if conditions.write(new.status.get_or_insert_default()) {
+                actions.push(Action::Update(key.kind, Box::new(new), Some(Subresource::Status)));
+            }
+        }
+        actions
+    }
 }
 
 fn selector(deployment: &Deployment) -> Option<LabelSelector> {
@@ -136,6 +161,11 @@ fn is_of(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
         }
     }
     own == template
+}
+
+fn deadline(spec: &DeploymentSpec) -> Option<i32> {
+    // Upstream's "no deadline".
+    spec.progress_deadline_seconds.filter(|seconds| *seconds != i32::MAX)
 }
 
 /// A deployment and its sets while a decision is made.
@@ -186,8 +216,7 @@ impl<'a> Rollout<'a> {
     }
 
     fn deadline(&self) -> Option<i32> {
-        // Upstream's "no deadline".
-        self.spec.progress_deadline_seconds.filter(|seconds| *seconds != i32::MAX)
+        deadline(self.spec)
     }
 
     fn step(&mut self, lives: impl Fn(&&ReplicaSet) -> bool, is_taken: impl Fn(&str) -> bool) {

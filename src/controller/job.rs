@@ -21,7 +21,9 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 
 use super::eligibility::{self, Eligibility, Verdict};
 use super::snapshot::Give;
-use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, owned, snapshot};
+use super::{
+    Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, Words, owned, snapshot,
+};
 use crate::client::reference;
 use crate::kind::job::{PER_NODE, TRACKING_FINALIZER, is_finished, mode};
 use crate::kind::selector::LabelSelector;
@@ -269,7 +271,7 @@ fn apply(job: &Job, plan: sync::Plan<'_>) -> Decision {
     let create = plan
         .create
         .iter()
-        .map(|place| Action::CreateFor(pod_kind, Box::new(make::pod(job, place)), about.clone()));
+        .map(|place| Action::CreateFor(pod_kind, Box::new(make::pod(job, place)), about.clone(), Words::POD));
     let mut all: Vec<Action> = create.collect();
     if all.is_empty() {
         return Decision { actions: counting, requeue_after: plan.again_after, ..Decision::default() };

@@ -141,12 +141,24 @@ impl Decision {
     }
 }
 
+/// How Events begin that tell of an object made for its owner: its name or the error follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    pub created: &'static str,
+    pub failed: &'static str,
+}
+
+impl Words {
+    /// As the owners of pods have it.
+    pub const POD: Self = Self { created: "Created pod: ", failed: "Error creating: " };
+}
+
 /// One thing to do. A missing object is as good as a deleted one, an existing one as a created one.
 pub enum Action {
     Create(KindRef, Box<dyn Object>),
-    /// Creates an object on behalf of an owner, on which Events tell of it: `SuccessfulCreate`
-    /// (`Created pod: NAME`) or `FailedCreate` (`Error creating: WHY`).
-    CreateFor(KindRef, Box<dyn Object>, ObjectReference),
+    /// Creates an object on behalf of an owner, on which Events tell of it: `SuccessfulCreate` or
+    /// `FailedCreate`.
+    CreateFor(KindRef, Box<dyn Object>, ObjectReference, Words),
     /// PUT of the object or of a subresource, on the condition of its `resourceVersion`.
     Update(KindRef, Box<dyn Object>, Option<Subresource>),
     /// A JSON merge patch.
@@ -216,7 +228,7 @@ impl std::fmt::Debug for Action {
     /// Names objects without their content, which may be secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Create(kind, object) | Self::CreateFor(kind, object, _) => {
+            Self::Create(kind, object) | Self::CreateFor(kind, object, ..) => {
                 write!(f, "Create({:?})", Key::to(*kind, &**object))
             }
             Self::Update(kind, object, part) => {

@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde_json::json;
 
 use super::snapshot::Give;
-use super::{Action, Change, Index, Key, KindRef, Snapshot, snapshot};
+use super::{Action, Change, Index, Key, KindRef, Snapshot, Words, snapshot};
 use crate::kind::selector::LabelSelector;
 use crate::kind::{Object, Typed, field};
 
@@ -252,7 +252,7 @@ fn name_prefix(owner: &str) -> String {
 /// Makes a pod for `owner`, with an Event about how it went.
 #[must_use]
 pub fn create_pod(owner: &dyn Object, pod: Pod) -> Action {
-    Action::CreateFor(KindRef::of::<Pod>(), Box::new(pod), reference(owner))
+    Action::CreateFor(KindRef::of::<Pod>(), Box::new(pod), reference(owner), Words::POD)
 }
 
 /// Deletes a pod of `owner`, with an Event about how it went.

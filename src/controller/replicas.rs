@@ -1,6 +1,7 @@
 //! So many pods of one template: ReplicaSet and ReplicationController, which are one controller
 //! (upstream `pkg/controller/replicaset`).
 
+use std::cmp::Ordering;
 use std::marker::PhantomData;
 
 use jiff::Timestamp;
@@ -229,14 +230,23 @@ impl<K: Replicated> Controller for Replicas<K> {
 
     fn failed(&self, seen: &Snapshot, key: &Key, error: &Error, now: Timestamp) -> Vec<Action> {
         let Some(set) = seen.get::<K>(&key.namespace, &key.name) else { return Vec::new() };
-        let lacks = set.counts().replicas < set.replicas();
-        let failure =
-            Some((if lacks { "FailedCreate" } else { "FailedDelete" }.to_owned(), error.to_string()));
-        if set.failure() == failure {
+        // What is told stays until it is over, whatever else fails meanwhile.
+        if set.failure().is_some() || error.is_namespace_terminating() {
             return Vec::new();
         }
+        let pods = owned::controlled::<Pod>(seen, snapshot::uid(set));
+        let active = pods.filter(|pod| owned::is_active(pod)).count();
+        let reason = match active.cmp(&usize::try_from(set.replicas()).unwrap_or_default()) {
+            Ordering::Less => "FailedCreate",
+            Ordering::Greater => "FailedDelete",
+            // What failed is not about the number of pods.
+            Ordering::Equal => return Vec::new(),
+        };
         let mut new = set.clone();
-        new.set_failure(failure, Time(Timestamp::from_second(now.as_second()).unwrap_or(now)));
+        new.set_failure(
+            Some((reason.to_owned(), error.to_string())),
+            Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
+        );
         vec![Action::Update(key.kind, Box::new(new), Some(Subresource::Status))]
     }
 }

@@ -101,7 +101,7 @@ fn decided(cron_job: CronJob, jobs: Vec<Job>, now: Timestamp) -> Decision {
 
 fn render(action: &Action) -> String {
     match action {
-        Action::CreateFor(_, object, _) => {
+        Action::CreateFor(_, object, _, _) => {
             let job = (**object).downcast_ref::<Job>().unwrap();
             let name = snapshot::name(job).strip_prefix("c-").unwrap();
             format!("create {name} for {}", annotation(job, SCHEDULED).unwrap())
@@ -168,7 +168,7 @@ fn a_job_is_named_after_its_minute_and_made_of_the_template() {
     let zoned = Case { spec: json!({"timeZone": "Asia/Tokyo"}), ..HOURLY };
     check(&zoned, &["create {11:00} for 2026-03-02T20:00:00+09:00", "again at 12:00:00"]);
     let decision = decided(cron_job(&HOURLY), vec![], at("11:05"));
-    let Action::CreateFor(_, object, about) = &decision.actions[0] else { panic!("{decision:?}") };
+    let Action::CreateFor(_, object, about, _) = &decision.actions[0] else { panic!("{decision:?}") };
     let meta = object.metadata();
     assert_eq!(meta.labels.as_ref().unwrap()["l"], "v");
     assert_eq!(meta.annotations.as_ref().unwrap()["a"], "v");
@@ -391,8 +391,27 @@ fn history_keeps_the_newest() {
 fn manual_jobs_are_children_that_nothing_waits_for() {
     let forbid = json!({"concurrencyPolicy": "Forbid"});
     check(
-        &Case { spec: forbid, jobs: &[("by-hand", "", "manual")], ..HOURLY },
-        &["create {11:00} for 2026-03-02T11:00:00Z", "again at 12:00:00"],
+        &Case { spec: forbid.clone(), jobs: &[("by-hand", "", "manual")], ..HOURLY },
+        &[
+            "warn UnexpectedJob: Saw a job that the controller did not create or forgot: by-hand",
+            "create {11:00} for 2026-03-02T11:00:00Z",
+            "again at 12:00:00",
+        ],
+    );
+    // So are those that somebody made to look like a child. Once they have ended nothing is said of them.
+    let strays = vec![job("stray", "", "active"), {
+        let mut ended = job("done", "11:00", "complete");
+        ended.metadata.annotations = None;
+        ended
+    }];
+    let known = cron_job(&Case { spec: forbid, last: Some("11:00"), ..HOURLY });
+    let lines: Vec<String> = decided(known, strays, at("11:05")).actions.iter().map(render).collect();
+    assert_eq!(
+        lines,
+        [
+            "warn UnexpectedJob: Saw a job that the controller did not create or forgot: stray",
+            "status active [] last 11:00 successful 11:00",
+        ]
     );
 }
 
@@ -503,6 +522,46 @@ fn catching_up_with_none_or_all() {
             "missed 2026-03-02T13:00:00Z",
             "create {14:00} for 2026-03-02T14:00:00Z",
             "again at 16:00:00",
+        ],
+    );
+}
+
+#[test]
+fn catching_up_with_all_has_a_bound() {
+    let all = |missed: Option<&str>| {
+        let mut annotations = json!({"coracle.dev/catch-up": "all"});
+        if let Some(missed) = missed {
+            annotations[extras::LAST_MISSED] = json!(at(missed).to_string());
+        }
+        annotations
+    };
+    let minutely = || json!({"schedule": "* * * * *"});
+    // From 10:01 to 11:40 there are just as many as are made up for.
+    check(
+        &Case { annotations: all(None), spec: minutely(), now: "11:40", ..HOURLY },
+        &["create {10:01} for 2026-03-02T10:01:00Z", "again at 11:41:00"],
+    );
+    check(
+        &Case { annotations: all(None), spec: minutely(), now: "11:42", ..HOURLY },
+        &[
+            "warn TooManyMissedTimes: too many missed start times: no job is started for those from 2026-03-02T10:01:00Z to 2026-03-02T10:02:00Z, as annotation coracle.dev/catch-up: all makes up for the latest 100 only",
+            "missed 2026-03-02T10:02:00Z",
+            "create {10:03} for 2026-03-02T10:03:00Z",
+            "again at 11:43:00",
+        ],
+    );
+    // What has been told is not told again.
+    check(
+        &Case { annotations: all(Some("10:02")), spec: minutely(), now: "11:42", ..HOURLY },
+        &["create {10:03} for 2026-03-02T10:03:00Z", "again at 11:43:00"],
+    );
+    check(
+        &Case { annotations: all(Some("10:02")), spec: minutely(), now: "11:43", ..HOURLY },
+        &[
+            "warn TooManyMissedTimes: too many missed start times: no job is started for those from 2026-03-02T10:03:00Z to 2026-03-02T10:03:00Z, as annotation coracle.dev/catch-up: all makes up for the latest 100 only",
+            "missed 2026-03-02T10:03:00Z",
+            "create {10:04} for 2026-03-02T10:04:00Z",
+            "again at 11:44:00",
         ],
     );
 }

@@ -72,6 +72,9 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// By the hash alone. Upstream takes a pod of the same template generation for new as well, so that a
+    /// set made again with another template keeps orphans as they are when the two numbers happen to
+    /// agree, and calls the update done (against its own documentation, and BEHAVIOURS 12.9).
     fn is_new(&self, pod: &Pod) -> bool {
         label(pod, HASH_LABEL) == Some(self.hash)
     }

@@ -140,7 +140,7 @@ fn lines(decision: &Decision) -> Vec<String> {
             Action::Together(actions) | Action::InOrder(actions) => {
                 return actions.iter().for_each(|action| render(action, lines));
             }
-            Action::CreateFor(_, object, _) => {
+            Action::CreateFor(_, object, _, _) => {
                 let pod = object.downcast_ref::<Pod>().unwrap();
                 format!("create on {}", eligibility::target(pod).unwrap())
             }
@@ -178,7 +178,7 @@ fn every_node_gets_a_pod_pinned_to_it() {
     let Action::Together(side_by_side) = &actions[0] else { panic!("{actions:?}") };
     let Action::InOrder(batches) = &side_by_side[0] else { panic!("{side_by_side:?}") };
     let Action::Together(first) = &batches[0] else { panic!("{batches:?}") };
-    let Action::CreateFor(_, pod, owner) = &first[0] else { panic!("{first:?}") };
+    let Action::CreateFor(_, pod, owner, _) = &first[0] else { panic!("{first:?}") };
     let meta = pod.metadata();
     assert_eq!(meta.generate_name.as_deref(), Some("d-"));
     let labels = json!({ "app": "a", HASH_LABEL: "r1", GENERATION_LABEL: "1" });
@@ -439,7 +439,11 @@ fn orphans_are_adopted_and_those_of_the_template_stay() {
     let orphan = |name: &str, on: &str, hash: &str| {
         pod(name, on, hash, json!({ "metadata": { "ownerReferences": null } }))
     };
-    let mut world = World::of(json!({}), 2, vec![orphan("p1", "n1", "r1"), orphan("p2", "n2", "r0")]);
+    let mut other = orphan("p2", "n2", "r0");
+    // That the set's template is as many changes old as that of its predecessor was says nothing.
+    let labels = other.metadata.labels.as_mut().unwrap();
+    labels.insert(GENERATION_LABEL.to_owned(), template_generation(&set(json!({}))).to_string());
+    let mut world = World::of(json!({}), 2, vec![orphan("p1", "n1", "r1"), other]);
     world.revisions[0].metadata.owner_references = None;
     assert_eq!(world.lines(), ["adopt r1", "adopt p1", "adopt p2", "delete p2"]);
     world.set.spec.as_mut().unwrap().update_strategy.as_mut().unwrap().type_ = Some("OnDelete".into());

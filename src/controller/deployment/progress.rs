@@ -19,6 +19,7 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 const PAUSED: &str = "DeploymentPaused";
 const RESUMED: &str = "DeploymentResumed";
 const CREATED: &str = "NewReplicaSetCreated";
+pub(super) const NOT_CREATED: &str = "ReplicaSetCreateError";
 const FOUND: &str = "FoundNewReplicaSet";
 const UPDATED: &str = "ReplicaSetUpdated";
 const NEW_AVAILABLE: &str = "NewReplicaSetAvailable";
@@ -82,6 +83,17 @@ impl Conditions {
 
     pub(super) fn note_created(&mut self, set: &str, now: Timestamp) {
         self.set(PROGRESSING, "True", CREATED, &format!("Created new replica set {set:?}"), now);
+    }
+
+    pub(super) fn note_not_created(&mut self, message: &str, now: Timestamp) {
+        self.set(PROGRESSING, "False", NOT_CREATED, message, now);
+    }
+
+    /// Puts them into a status; returns whether that changed it.
+    pub(super) fn write(self, status: &mut DeploymentStatus) -> bool {
+        let changed = status.conditions.as_ref().is_none_or(|before| *before != self.0);
+        status.conditions = Some(self.0);
+        changed
     }
 
     pub(super) fn note_found(&mut self, set: &str, now: Timestamp) {

@@ -327,3 +327,44 @@ fn without_a_deadline_there_is_no_progress() {
     assert_eq!(world.lines(true), ["status Available=True/MinimumReplicasAvailable"]);
     assert_eq!(world.decide().requeue_after, None);
 }
+
+#[test]
+fn a_set_that_cannot_be_made_is_told_of() {
+    let error = Error::bad_request("no");
+    let tell = |deployment: Deployment, sets: Vec<ReplicaSet>, error: &Error| -> Vec<String> {
+        let mut seen = Snapshot::new(Deployments.indexes());
+        let key = Key::to(KindRef::of::<Deployment>(), &deployment);
+        seen.insert(key.kind, Arc::new(deployment));
+        for set in sets {
+            seen.insert(KindRef::of::<ReplicaSet>(), Arc::new(set));
+        }
+        let now = Timestamp::from_second(NOW).unwrap();
+        let told = Deployments.failed(&seen, &key, error, now);
+        let line = |action: &Action| match action {
+            Action::Warn { reason, message, .. } => format!("{reason}: {message}"),
+            other => render(other).unwrap(),
+        };
+        told.iter().map(line).collect()
+    };
+    let hash = template_hash(&deployment(none()).spec.unwrap().template, None);
+    let warning = format!("ReplicaSetCreateError: Failed to create new replica set \"d-{hash}\": no");
+    let status = "status Progressing=False/ReplicaSetCreateError";
+    assert_eq!(tell(deployment(none()), vec![], &error), [warning.as_str(), status]);
+    // The condition stays, the Event counts.
+    let known = json!({ "status": { "conditions": [
+        { "type": "Progressing", "status": "False", "reason": "ReplicaSetCreateError", "message": "first" },
+    ] } });
+    assert_eq!(tell(deployment(known.clone()), vec![], &error), [warning.as_str()]);
+    let endless = json!({ "spec": { "progressDeadlineSeconds": null } });
+    assert_eq!(tell(deployment(endless), vec![], &error), [warning.as_str()]);
+    // What failed then was another thing.
+    assert_eq!(tell(deployment(none()), vec![set("v1", 1, 4, none())], &error), [""; 0]);
+    assert_eq!(tell(deployment(json!({ "spec": { "paused": true } })), vec![], &error), [""; 0]);
+    let going = Error::forbidden(KindRef::of::<ReplicaSet>().0, "", "it goes");
+    let going = going.with_cause("NamespaceTerminating", "", "");
+    assert_eq!(tell(deployment(none()), vec![], &going), [""; 0]);
+    // It is over when the set is made.
+    let world = World { deployment: deployment(known), sets: vec![], pods: vec![] };
+    let lines = world.lines(true);
+    assert!(lines[1].contains("Progressing=True/NewReplicaSetCreated"), "{lines:?}");
+}

@@ -38,7 +38,7 @@ fn render(action: &Action) -> String {
         Action::Together(actions) | Action::InOrder(actions) => {
             actions.iter().map(render).collect::<Vec<_>>().join(", ")
         }
-        Action::CreateFor(_, object, owner) => {
+        Action::CreateFor(_, object, owner, _) => {
             assert_eq!(owner.uid.as_deref(), Some("s"));
             format!("create {}", object.metadata().generate_name.as_deref().unwrap())
         }
@@ -142,11 +142,14 @@ fn availability_is_waited_for() {
 fn what_hinders_is_told_and_over_when_all_are_there() {
     let controller = Replicas::<ReplicaSet>::default();
     let error = Error::bad_request("no");
-    let tell = |set: ReplicaSet| {
+    let told_of = |set: ReplicaSet, pods: &[Pod], error: &Error| {
         let mut seen = Snapshot::new(controller.indexes());
         let key = Key::to(KindRef::of::<ReplicaSet>(), &set);
         seen.insert(key.kind, Arc::new(set));
-        let mut told = controller.failed(&seen, &key, &error, Timestamp::UNIX_EPOCH);
+        for pod in pods {
+            seen.insert(KindRef::of::<Pod>(), Arc::new(pod.clone()));
+        }
+        let mut told = controller.failed(&seen, &key, error, Timestamp::UNIX_EPOCH);
         match (told.pop(), told.is_empty()) {
             (Some(Action::Update(_, object, Some(Subresource::Status))), true) => {
                 Some(object.to_value()["status"].clone())
@@ -155,15 +158,31 @@ fn what_hinders_is_told_and_over_when_all_are_there() {
             other => panic!("{other:?}"),
         }
     };
+    let tell = |set: ReplicaSet| told_of(set, &[], &error);
     let status = tell(set(json!({}))).unwrap();
     let condition = &status["conditions"][0];
     assert_eq!(
         [&condition["type"], &condition["status"], &condition["reason"], &condition["message"]],
         ["ReplicaFailure", "True", "FailedCreate", "no"]
     );
-    assert_eq!(tell(set(json!({ "status": status }))), None, "told once");
+    let failing = || set(json!({ "status": status }));
+    assert_eq!(tell(failing()), None, "told once");
+    assert_eq!(told_of(failing(), &[], &Error::bad_request("other")), None, "the first is what hinders");
+    // By the pods that there are, whatever the status says.
+    let pods = ["p", "q", "r"].map(|name| pod(name, "s", json!({})));
+    let reason = |pods: &[Pod]| {
+        let status = told_of(set(json!({})), pods, &error)?;
+        Some(status["conditions"][0]["reason"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(reason(&pods[..1]).as_deref(), Some("FailedCreate"));
+    assert_eq!(reason(&pods[..2]), None);
+    assert_eq!(reason(&pods).as_deref(), Some("FailedDelete"));
+    // A namespace that goes takes the set along.
+    let going =
+        Error::forbidden(KindRef::of::<Pod>().0, "p", "it goes").with_cause("NamespaceTerminating", "", "");
+    assert_eq!(told_of(set(json!({})), &[], &going), None);
     // Still one is missing; then none is.
-    let mut failing = set(json!({ "status": status }));
+    let mut failing = failing();
     check(failing.clone(), vec![], &["create s-, create s-"]);
     failing.spec.as_mut().unwrap().replicas = Some(0);
     check(failing, vec![], &["status 0 labelled 0 ready 0 available 0 of 1"]);
