@@ -10,7 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::path::subresource_verbs;
-use crate::kind::{Kind, Scope, Subresource, scale, token_request};
+use crate::kind::{Kind, Scope, Subresource, eviction, scale, token_request};
 
 /// A document that is sent as it is, with the tag by which clients ask whether it changed.
 #[derive(Clone, Debug)]
@@ -368,6 +368,7 @@ fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
         Subresource::History => ("coracle.dev", "v1", "ObjectHistory"),
         Subresource::Trigger => ("coracle.dev", "v1", "Trigger"),
         Subresource::Scale => (scale::KIND.group, scale::KIND.version, scale::KIND.kind),
+        Subresource::Eviction => (eviction::KIND.group, eviction::KIND.version, eviction::KIND.kind),
         Subresource::Queue => ("coracle.dev", "v1", "WorkQueue"),
         Subresource::Token => {
             (token_request::KIND.group, token_request::KIND.version, token_request::KIND.kind)

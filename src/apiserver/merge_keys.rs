@@ -125,6 +125,8 @@ static TABLE: &[(&str, &str, MergeKey)] = &[
     ("PodDNSConfig", "nameservers", ATOMIC),
     ("PodDNSConfig", "options", ATOMIC),
     ("PodDNSConfig", "searches", ATOMIC),
+    ("PodDisruptionBudgetSpec", "selector", MergeKey { patch_strategy: Some("replace"), ..NONE }),
+    ("PodDisruptionBudgetStatus", "conditions", merged(&["type"], "type")),
     ("PodSecurityContext", "supplementalGroups", ATOMIC),
     ("PodSecurityContext", "sysctls", ATOMIC),
     ("PodSpec", "containers", merged(&["name"], "name")),

@@ -208,7 +208,9 @@ fn verb(
 pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
     match subresource {
         Subresource::Status | Subresource::Scale => &["get", "patch", "update"],
-        Subresource::Binding | Subresource::Token | Subresource::Trigger => &["create"],
+        Subresource::Binding | Subresource::Eviction | Subresource::Token | Subresource::Trigger => {
+            &["create"]
+        }
         Subresource::Log | Subresource::History => &["get"],
         Subresource::Finalize => &["update"],
         Subresource::Queue => &["create", "get"],

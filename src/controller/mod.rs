@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
 mod driver;
 pub mod eligibility;
 pub mod event_ttl;
@@ -268,6 +269,7 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(replicas::Replicas::<ReplicaSet>::default()),
         Box::new(deployment::Deployments),
         Box::new(daemon_set::DaemonSets::default()),
+        Box::new(disruption::Disruptions),
         Box::new(work_queue::WorkQueues),
     ]
 }

@@ -31,12 +31,14 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod event;
 pub mod event_v1;
+pub mod eviction;
 pub mod job;
 pub mod lease;
 pub mod limit_range;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod pod_disruption_budget;
 pub mod pod_template;
 pub mod priority_class;
 pub mod queue_item;
@@ -93,11 +95,12 @@ pub static ALL: &[&Kind] = &[
     &endpoint_slice::KIND,
     &event_v1::KIND,
     &runtime_class::KIND,
+    &pod_disruption_budget::KIND,
     &priority_class::KIND,
 ];
 
 /// Kinds that only a subresource takes and answers.
-pub static OF_SUBRESOURCES: &[&Kind] = &[&token_request::KIND, &scale::KIND];
+pub static OF_SUBRESOURCES: &[&Kind] = &[&token_request::KIND, &scale::KIND, &eviction::KIND];
 
 /// Where objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,13 +111,15 @@ pub enum Scope {
 
 /// A path under an object that has a meaning of its own.
 ///
-/// `exec`, `attach`, `portforward`, `proxy` and `eviction` belong here too; they
-/// come with the issues that serve them.
+/// `exec`, `attach`, `portforward` and `proxy` belong here too; they come with the issues that serve
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subresource {
     Status,
     /// `pods/binding`: sets the node once.
     Binding,
+    /// `pods/eviction`: deletes the pod if its disruption budget allows that.
+    Eviction,
     /// `pods/log`: text, not an object.
     Log,
     /// `namespaces/finalize`: the only way to change `spec.finalizers`.
@@ -138,6 +143,7 @@ impl Subresource {
         match self {
             Self::Status => "status",
             Self::Binding => "binding",
+            Self::Eviction => "eviction",
             Self::Log => "log",
             Self::Finalize => "finalize",
             Self::History => "history",

@@ -25,12 +25,12 @@ const DELETIONS_AT_ONCE: usize = 64;
 
 /// How to delete, from the body or the query.
 #[derive(Clone, Debug)]
-struct Wish {
+pub(super) struct Wish {
     grace_seconds: Option<i64>,
     policy: Option<Policy>,
     uid: Option<String>,
     resource_version: Option<String>,
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Whether what does not go at once is answered with 202, which only old clients ask for
     /// (BEHAVIOURS 4.1).
     accepts: bool,
@@ -89,7 +89,12 @@ impl Inner {
         }))
     }
 
-    async fn delete_one(&self, target: &Target, name: &str, wish: &Wish) -> Result<Response, Error> {
+    pub(super) async fn delete_one(
+        &self,
+        target: &Target,
+        name: &str,
+        wish: &Wish,
+    ) -> Result<Response, Error> {
         let kind = target.kind;
         let key = target.key(name);
         let admission = Admission {
@@ -170,7 +175,12 @@ impl Inner {
     }
 }
 
-fn check_preconditions(target: &Target, record: &Record, old: &dyn Object, wish: &Wish) -> Result<(), Error> {
+pub(super) fn check_preconditions(
+    target: &Target,
+    record: &Record,
+    old: &dyn Object,
+    wish: &Wish,
+) -> Result<(), Error> {
     let (kind, name) = (target.kind, &*record.key.name);
     let uid = old.metadata().uid.as_deref().unwrap_or_default();
     if let Some(asked) = wish.uid.as_deref().filter(|asked| *asked != uid) {
@@ -193,7 +203,7 @@ fn wish(options: &Options, body: Body) -> Result<Wish, Error> {
         Body::Bytes { bytes, .. } => bytes.is_empty(),
         Body::Object(_) | Body::Value { .. } => false,
     };
-    let given: DeleteOptions = if is_empty {
+    let mut given: DeleteOptions = if is_empty {
         DeleteOptions {
             grace_period_seconds: options.grace_period_seconds,
             propagation_policy: options.propagation_policy.clone(),
@@ -204,19 +214,35 @@ fn wish(options: &Options, body: Body) -> Result<Wish, Error> {
     } else {
         decode::document(body, OPTIONS)?
     };
-    let mut dry_run_values = given.dry_run.unwrap_or_default();
+    let mut dry_run_values = given.dry_run.take().unwrap_or_default();
     if dry_run_values.is_empty() {
         dry_run_values.clone_from(&options.dry_run);
     }
-    let policy = Policy::parse(given.propagation_policy.as_deref(), given.orphan_dependents)
-        .map_err(|errors| Error::invalid_options(OPTIONS, &errors))?;
-    let preconditions = given.preconditions.unwrap_or_default();
-    Ok(Wish {
-        grace_seconds: given.grace_period_seconds,
-        policy,
-        accepts: given.orphan_dependents == Some(false),
-        uid: preconditions.uid,
-        resource_version: preconditions.resource_version,
-        dry_run: dry_run(&dry_run_values, OPTIONS)?,
-    })
+    given.dry_run = Some(dry_run_values);
+    Wish::of(given)
+}
+
+impl Wish {
+    pub(super) fn of(given: DeleteOptions) -> Result<Self, Error> {
+        let policy = Policy::parse(given.propagation_policy.as_deref(), given.orphan_dependents)
+            .map_err(|errors| Error::invalid_options(OPTIONS, &errors))?;
+        let preconditions = given.preconditions.unwrap_or_default();
+        Ok(Self {
+            grace_seconds: given.grace_period_seconds,
+            policy,
+            accepts: given.orphan_dependents == Some(false),
+            uid: preconditions.uid,
+            resource_version: preconditions.resource_version,
+            dry_run: dry_run(&given.dry_run.unwrap_or_default(), OPTIONS)?,
+        })
+    }
+
+    /// Whether only one version of the object is to be deleted.
+    pub(super) fn names_version(&self) -> bool {
+        self.resource_version.is_some()
+    }
+
+    pub(super) fn require_version(&mut self, revision: u64) {
+        self.resource_version = Some(revision.to_string());
+    }
 }

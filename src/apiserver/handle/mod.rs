@@ -9,6 +9,7 @@
 
 mod create;
 mod delete;
+mod evict;
 mod get;
 mod history;
 mod list;
@@ -179,6 +180,7 @@ impl Api {
             (Some(Subresource::Finalize), Verb::Update) => {
                 api.update(&target, &options, body, Part::Finalize).await
             }
+            (Some(Subresource::Eviction), Verb::Create) => api.evict(&target, &options, body).await,
             (Some(Subresource::Binding), Verb::Create) => api.bind(&target, &options, body).await,
             (Some(Subresource::Queue), Verb::Get) => api.show_queue(&target),
             (Some(Subresource::Queue), Verb::Create) => api.use_queue(&target, body).await,

@@ -1,6 +1,7 @@
 //! The verbs against a real store in memory.
 
 mod delete;
+mod evictions;
 mod history;
 mod list;
 mod pods;
@@ -58,6 +59,7 @@ impl World {
         let subresources = [
             Subresource::Status,
             Subresource::Binding,
+            Subresource::Eviction,
             Subresource::Log,
             Subresource::Finalize,
             Subresource::History,

@@ -209,6 +209,7 @@ impl Exchange<'_> {
             subresource,
             Some(
                 Subresource::History
+                    | Subresource::Eviction
                     | Subresource::Token
                     | Subresource::Scale
                     | Subresource::Trigger

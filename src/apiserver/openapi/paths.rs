@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schemas::{DELETE_OPTIONS, PATCH, SCALE, STATUS, TOKEN_REQUEST, reference};
+use super::schemas::{DELETE_OPTIONS, EVICTION, PATCH, SCALE, STATUS, TOKEN_REQUEST, reference};
 use crate::apiserver::path::subresource_verbs;
 use crate::kind::{Kind, Subresource};
 
@@ -68,6 +68,7 @@ pub(super) fn build(kinds: &[&'static Kind], names: &[String], group: &str, vers
                 Subresource::Binding => names_binding(names, name),
                 Subresource::Token => TOKEN_REQUEST,
                 Subresource::Scale => SCALE,
+                Subresource::Eviction => EVICTION,
                 Subresource::Status
                 | Subresource::Log
                 | Subresource::Finalize

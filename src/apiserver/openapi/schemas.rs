@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::apiserver::merge_keys::{self, MergeKey};
-use crate::kind::{Kind, Subresource, scale, token_request};
+use crate::kind::{Kind, Subresource, eviction, scale, token_request};
 
 const REF: &str = "#/components/schemas/";
 
@@ -20,6 +20,7 @@ pub(super) struct Built {
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+pub(super) const EVICTION: &str = "io.k8s.api.policy.v1.Eviction";
 pub(super) const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 pub(super) const TOKEN_REQUEST: &str = "io.k8s.api.authentication.v1.TokenRequest";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -49,6 +50,7 @@ pub(super) fn build(kinds: &[&'static Kind]) -> Built {
     let of_subresources = [
         (Subresource::Token, &token_request::KIND, TOKEN_REQUEST),
         (Subresource::Scale, &scale::KIND, SCALE),
+        (Subresource::Eviction, &eviction::KIND, EVICTION),
     ];
     let of_subresources = of_subresources.iter().filter(|one| kinds.iter().any(|kind| kind.has(one.0)));
     for (_, kind, _) in of_subresources.clone() {

@@ -33,7 +33,7 @@ use super::{Kind, Strategy, Subresource};
 pub static KIND: Kind = Kind {
     short_names: &["po"],
     categories: &["all"],
-    subresources: &[Subresource::Status, Subresource::Binding, Subresource::Log],
+    subresources: &[Subresource::Status, Subresource::Binding, Subresource::Eviction, Subresource::Log],
     columns: table::COLUMNS,
     ..Kind::namespaced(&Rules, "pod")
 };
