@@ -22,7 +22,8 @@ use crate::controller::fault::Fault;
 use crate::controller::{self, Controllers};
 use crate::guests;
 use crate::kind;
-use crate::kubelet::image::{ImageStore, Images, StoreError};
+use crate::kubelet::image::registry::{self, Registries};
+use crate::kubelet::image::{self, ImageStore, Images, StoreError};
 use crate::kubelet::{self, Kubelets, Logs, NodeConfig, Running};
 use crate::random::Random;
 use crate::runtime::log::LogQuery;
@@ -51,6 +52,11 @@ pub struct Config {
     pub image_dir: Option<PathBuf>,
     /// Images by name that exist in this cluster only; with any, `image_dir` is not looked at.
     pub images: Vec<(String, Bytes)>,
+    /// Where images may be pulled from; `None` pulls none, as does virtual time, since the network is in
+    /// real time.
+    pub registries: Option<registry::Options>,
+    /// Below this directory, `file:///…` is an image.
+    pub file_images: Option<PathBuf>,
     /// Virtual time from this moment on, and the seed of all chance. Needs
     /// [`crate::clock::virtual_runtime`].
     pub virtual_time: Option<(Timestamp, u64)>,
@@ -68,6 +74,8 @@ impl Default for Config {
             sim_nodes: 0,
             image_dir: None,
             images: Vec::new(),
+            registries: None,
+            file_images: None,
             virtual_time: None,
         }
     }
@@ -88,6 +96,12 @@ pub enum StartError {
     Runtime(#[source] wasm::RuntimeError),
     #[error("cannot use the image: {0}")]
     Image(#[source] StoreError),
+    #[error("cannot use the directory of images {}", path.display())]
+    FileImages {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot make the cluster's first objects: {0}")]
     Bootstrap(#[source] apiserver::Error),
 }
@@ -316,7 +330,16 @@ fn nodes(
         config.data_dir.as_deref().or(config.image_dir.as_deref()).map(|dir| dir.join("compiled"));
     let options = wasm::Options { clock, random: random.clone(), guests: guests.clone(), cache_dir };
     let runs = WasmRuntime::new(options).map_err(StartError::Runtime)?;
-    let images = Images::local(Arc::new(images), runs.clone());
+    let registries = config.registries.clone().filter(|_| !clock.is_virtual());
+    let files = config.file_images.as_ref().map(|path| {
+        // Names are compared with it, so it is what links lead to.
+        path.canonicalize().map_err(|source| StartError::FileImages { path: path.clone(), source })
+    });
+    let sources = image::Sources {
+        registries: registries.map(|options| Arc::new(Registries::new(options, clock))),
+        files: files.transpose()?,
+    };
+    let images = Images::from(Arc::new(images), runs.clone(), sources);
     let plays = SimRuntime::new(clock, random.clone(), guests.clone());
     let any = Images::any(plays.clone());
 

@@ -7,6 +7,7 @@ mod image;
 mod key;
 mod progress;
 mod queue;
+mod registry;
 mod run;
 mod trigger;
 mod up;

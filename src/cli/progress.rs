@@ -17,6 +17,21 @@ impl Progress {
         Self(bar)
     }
 
+    /// A bar of bytes, once it is known how many there are.
+    pub(super) fn transfer(text: &str) -> Self {
+        let progress = Self::start(text);
+        let style =
+            ProgressStyle::with_template("{spinner} {msg} {wide_bar} {bytes}/{total_bytes} ({elapsed})");
+        progress.0.set_style(style.expect("the template is well formed"));
+        progress
+    }
+
+    /// So many bytes of so many are there.
+    pub(super) fn at(&self, bytes: u64, of: u64) {
+        self.0.set_length(of);
+        self.0.set_position(bytes);
+    }
+
     pub(super) fn finish(&self) {
         self.0.finish_and_clear();
     }

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::progress::Progress;
+use super::registry::RegistryArgs;
 use super::{DataDir, Failure, read_file};
 use crate::apiserver::request::LogOptions;
 use crate::client::{Client, Event, Select};
@@ -42,7 +43,9 @@ pub(super) struct Run {
     config: Option<PathBuf>,
     #[command(flatten)]
     data_dir: DataDir,
-    /// A .wasm file, or the name of an image: built in, or imported into the data directory
+    #[command(flatten)]
+    registries: RegistryArgs,
+    /// A .wasm file, or the name of an image: built in, in the data directory, or at a registry
     #[arg(value_name = "FILE.wasm|IMAGE")]
     program: String,
     /// The program's arguments
@@ -66,7 +69,9 @@ impl Run {
             (self.program.clone(), Vec::new())
         };
         let config_map = self.config.as_deref().map(config_map).transpose()?;
-        let config = Config { images, image_dir: Some(self.data_dir.path()?), ..Config::default() };
+        let data_dir = self.data_dir.path()?;
+        let registries = Some(self.registries.options(Some(&data_dir), true)?);
+        let config = Config { images, image_dir: Some(data_dir), registries, ..Config::default() };
         super::runtime()?.block_on(async {
             let progress = Progress::start(&format!("starting {}", self.program));
             let cluster = Cluster::start(config).await?;

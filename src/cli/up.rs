@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Progress;
+use super::registry::RegistryArgs;
 use super::{DataDir, Failure, KeyFile, READY_WITHIN};
 use crate::apiserver::kubeconfig;
 use crate::cluster::{Cluster, Config};
@@ -49,6 +50,11 @@ pub(super) struct Up {
     /// Bytes of history to keep on disk, besides the current state
     #[arg(long, value_name = "BYTES", default_value_t = store::HISTORY_BYTES_DEFAULT)]
     history_bytes: u64,
+    #[command(flatten)]
+    registries: RegistryArgs,
+    /// Let pods use WebAssembly files below this directory as images: file:///DIR/x.wasm
+    #[arg(long, value_name = "DIR")]
+    allow_file_images: Option<PathBuf>,
 }
 
 impl Up {
@@ -61,6 +67,8 @@ impl Up {
             listen: Some(self.listen),
             nodes: self.nodes,
             sim_nodes: self.sim_nodes,
+            registries: Some(self.registries.options(data_dir.as_deref(), false)?),
+            file_images: self.allow_file_images.clone(),
             ..Config::default()
         };
         super::runtime()?.block_on(self.serve(config, data_dir))

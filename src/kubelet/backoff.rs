@@ -41,12 +41,23 @@ impl Backoff {
     }
 }
 
-/// A duration of whole seconds as Go prints it: `40s`, `1m20s`, `5m0s`.
+/// A duration of whole milliseconds as Go prints it: `40s`, `1m20s`, `5m0s`, `1.25s`, `80ms`, `1h0m0s`.
 #[must_use]
 pub(crate) fn go_duration(duration: Duration) -> String {
-    match (duration.as_secs() / 60, duration.as_secs() % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    if duration.is_zero() {
+        return "0s".to_owned();
+    }
+    if duration.as_secs() == 0 {
+        return format!("{}ms", duration.subsec_millis());
+    }
+    let mut seconds = (duration.as_secs() % 60).to_string();
+    if duration.subsec_millis() > 0 {
+        seconds.push_str(format!(".{:03}", duration.subsec_millis()).trim_end_matches('0'));
+    }
+    match (duration.as_secs() / 3600, duration.as_secs() / 60 % 60) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
     }
 }
 
@@ -83,8 +94,17 @@ mod tests {
 
     #[test]
     fn durations_print_as_in_go() {
-        for (seconds, text) in [(10, "10s"), (80, "1m20s"), (300, "5m0s")] {
-            assert_eq!(go_duration(Duration::from_secs(seconds)), text);
+        for (millis, text) in [
+            (10_000, "10s"),
+            (80_000, "1m20s"),
+            (300_000, "5m0s"),
+            (3_600_000, "1h0m0s"),
+            (0, "0s"),
+            (80, "80ms"),
+            (1_250, "1.25s"),
+            (61_007, "1m1.007s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_millis(millis)), text);
         }
     }
 }

@@ -123,7 +123,7 @@ pub(crate) async fn start(setup: &Arc<Setup>, command: &[String], wanted: Wanted
         }
         Some(Program::Tool(name)) => {
             name.clone_into(&mut args[0]);
-            let image = setup.node.config.images.get(TOOLBOX, Some("IfNotPresent")).await;
+            let image = setup.node.config.images.built_in(TOOLBOX).await;
             image.map_err(|failure| Refused(format!("cannot run {word:?}: {}", failure.message)))?
         }
         None => return Ok(not_found(setup, word, wanted)),

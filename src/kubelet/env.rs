@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
 
 use super::content::{self, Values, Versions};
 use super::fields::{self, Facts};
+use super::image::ImageConfig;
 use super::sources::{Found, Source};
 
 /// Why an environment cannot be made, in the status' words (`CreateContainerConfigError`).
@@ -138,6 +139,15 @@ pub(crate) fn build(
     }
 }
 
+/// The image's variables, below all others.
+pub(crate) fn with_image(env: Vec<(String, String)>, image: &ImageConfig) -> Vec<(String, String)> {
+    let is_set = |name: &str| env.iter().any(|(other, _)| other == name);
+    let defaults = image.env.iter().filter(|(name, _)| !is_set(name)).cloned();
+    let mut all: Vec<(String, String)> = defaults.collect();
+    all.extend(env);
+    all
+}
+
 /// Adds what a container runtime sets itself, unless the pod does. References are expanded without
 /// it, as in Kubernetes: `$(HOSTNAME)` stays as written.
 #[must_use]
@@ -148,18 +158,33 @@ pub(crate) fn with_hostname(mut env: Vec<(String, String)>, pod: &Pod) -> Vec<(S
     env
 }
 
-/// The program's name and its arguments: `command` and `args`, expanded. Without a command the
-/// program's name is the last part of the image's.
-pub(crate) fn args(container: &Container, env: &[(String, String)]) -> Result<Vec<String>, EnvError> {
+/// The program's name and its arguments: `command` and `args`, expanded. As in Kubernetes a command
+/// takes the place of all that the image says, and arguments that of its `Cmd`. Where neither names a
+/// program, its name is the last part of the image's.
+pub(crate) fn args(
+    container: &Container,
+    env: &[(String, String)],
+    image: &ImageConfig,
+) -> Result<Vec<String>, EnvError> {
     let value = |name: &str| service(env, name);
     let expanded = |text: &String| expand(text, value);
+    let own = container.args.as_deref().unwrap_or_default();
     let mut args: Vec<String> = container.command.iter().flatten().map(expanded).collect();
     if args.is_empty() {
-        let image = container.image.as_deref().unwrap_or_default();
-        let last = image.rsplit('/').next().unwrap_or(image);
-        args.push(last.split([':', '@']).next().unwrap_or(last).to_owned());
+        let (program, defaults) = match (image.entrypoint.as_slice(), image.cmd.split_first()) {
+            // Without an entry point the program is what is called by default.
+            ([], Some((program, rest))) => (vec![program.clone()], rest),
+            ([], None) => {
+                let name = container.image.as_deref().unwrap_or_default();
+                let last = name.rsplit('/').next().unwrap_or(name);
+                (vec![last.split([':', '@']).next().unwrap_or(last).to_owned()], &[][..])
+            }
+            (entrypoint, _) => (entrypoint.to_vec(), image.cmd.as_slice()),
+        };
+        args = program;
+        args.extend(defaults.iter().filter(|_| own.is_empty()).cloned());
     }
-    args.extend(container.args.iter().flatten().map(expanded));
+    args.extend(own.iter().map(expanded));
     match args.iter().position(|arg| arg.contains('\0')) {
         Some(place) => Err(EnvError(format!(
             "cannot pass argument {place} of the command line: it holds a NUL byte, where guests would cut it"

@@ -65,6 +65,7 @@ mod logs;
 mod node;
 mod nodes;
 mod pod;
+mod pull;
 mod queue;
 mod running;
 mod service_env;

@@ -121,6 +121,8 @@ struct Actor {
     mount_errors: Vec<String>,
     hears_config: bool,
     hears_images: bool,
+    /// The revisions of the Secrets that images are pulled with, as last seen by a pod that waits for one.
+    pull_secrets: Option<Vec<Option<u64>>>,
     /// The status may differ from the written one.
     dirty: bool,
     /// Not to be written before.
@@ -165,6 +167,7 @@ pub(crate) async fn run(
         mount_errors: Vec::new(),
         hears_config: false,
         hears_images: false,
+        pull_secrets: None,
         dirty: false,
         write_at: None,
         writing: false,
@@ -259,6 +262,9 @@ impl Actor {
             }
             if self.life.waits_for_config() {
                 self.step(Event::SourcesChanged);
+            }
+            if self.life.waits_for_image() {
+                self.pull_secrets_changed();
             }
         }
     }
@@ -412,7 +418,12 @@ impl Actor {
             Outcome::Exited { slot, exit } => self.exited(slot, exit),
             Outcome::ImagesChanged(news) => {
                 if self.life.waits_for_image() {
-                    self.step(Event::ImagesChanged);
+                    // Other images come and go, and a registry that refuses is not asked again for that.
+                    let mut waiting =
+                        self.life.containers.iter().filter(|container| container.waiting.is_some());
+                    if waiting.any(|container| self.node.config.images.has(&container.image)) {
+                        self.step(Event::ImagesChanged);
+                    }
                     self.await_images(news);
                 } else {
                     self.hears_images = false;

@@ -16,7 +16,7 @@ use super::queue::JobQueue;
 use super::running::Place;
 use super::setup::{Setup, Streams};
 use super::volume::Volumes;
-use super::{annotations, env, sources};
+use super::{annotations, env, pull, sources};
 use crate::client;
 use crate::runtime::log::Log;
 use crate::runtime::{self, Exit, fs};
@@ -81,7 +81,12 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let Start { node, pod, pod_ip, volumes, slot, run, tracker } = start;
     let (container, is_init) = container(&pod, slot).expect("a pod's containers do not change in number");
     let image_name = container.image.as_deref().unwrap_or_default();
-    let image = node.config.images.get(image_name, container.image_pull_policy.as_deref()).await?;
+    let part = if is_init { "initContainers" } else { "containers" };
+    let about = client::reference(&*pod, Some(format!("spec.{part}{{{}}}", container.name)));
+    let record = |reason, message| node.api.record(&about, false, reason, message);
+    let policy = container.image_pull_policy.as_deref();
+    let requester = pull::ForPod { node: &node, pod: &pod, about: &about, image: image_name };
+    let got = node.config.images.get(image_name, policy, &requester).await?;
 
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let found = sources::fetch(&*node.api, namespace, env::sources(container)).await.map_err(unreachable)?;
@@ -89,7 +94,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
     let services = node.shared.services.variables(namespace, links);
     let env = env::build(container, &facts, &found, &services).map_err(|error| config(error.0))?;
-    let args = env::args(container, &env).map_err(|error| config(error.0))?;
+    let args = env::args(container, &env, &got.config).map_err(|error| config(error.0))?;
     let frozen = annotations::wishes(&pod).sub_path_frozen;
     let (mut mounts, parts) = volumes.mounts(container, &env, frozen).map_err(config)?;
     let message = if node.config.images.run_code() { message_file(container, &mounts) } else { None };
@@ -117,12 +122,12 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let log = Arc::new(Log::new(node.shared.clock, node.config.log_bytes_max));
     let memory = fields::limit(container, "memory")
         .or_else(|| node.config.capacity.get("memory").map(crate::kind::quantity::Amount::of));
-    let image_id = image.digest().to_owned();
+    let env = env::with_image(env, &got.config);
     let setup = Arc::new(Setup {
         node: node.clone(),
         label: format!("{namespace}/{name}/{}", container.name),
         pod_ip,
-        image,
+        image: got.image,
         program: args.first().cloned().unwrap_or_default(),
         env: env::with_hostname(env, &pod),
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
@@ -140,10 +145,9 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let running = Arc::new(node.config.runtime.start(spec).await);
     let place = node.shared.running.enter(uid, &container.name, &setup);
 
-    let part = if is_init { "initContainers" } else { "containers" };
-    let about = client::reference(&*pod, Some(format!("spec.{part}{{{}}}", container.name)));
-    let record = |reason, message| node.api.record(&about, false, reason, message);
-    record("Pulled", format!("Container image {image_name:?} already present on machine"));
+    if !got.was_pulled {
+        record("Pulled", format!("Container image {image_name:?} already present on machine"));
+    }
     record("Created", format!("Created container: {}", container.name));
     record("Started", format!("Started container {}", container.name));
     let version = node.config.runtime.version();
@@ -152,7 +156,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         container: running,
         place,
         container_id: format!("{scheme}://{uid}.{}.{run}", container.name),
-        image_id,
+        image_id: got.id,
         log,
         message: message.map(|(_, file)| file),
     })

@@ -1,30 +1,36 @@
 //! Compiled code on disk, so that an image is compiled once in its life on a machine.
 //!
-//! A file holds a magic word, a checksum, and what the engine made. Native code is run as it is
-//! read, so an entry counts only if it is ours: a regular file of our own user, closed to others, in
-//! the directory that we keep for this, with the checksum over the image's digest, the engine's
-//! configuration and the code. Anything else is as if it were not there, and is replaced.
+//! A file holds a magic word, an authentication code, and what the engine made. Native code is run as it
+//! is read, so an entry counts only if it is ours: a regular file of our own user, closed to others, in the
+//! directory that we keep for this, with a code (HMAC-SHA-256) over the image's digest, the engine's
+//! configuration and the native code. Its key lies beside the directory, for its owner alone, and is made
+//! here: what comes from another machine, out of an archive or with a shared directory does not have it.
+//! Anything else is as if it were not there, and is replaced.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use sha2::{Digest, Sha256};
+use ring::hmac;
+
+use crate::random::fill_secret;
 
 #[cfg(test)]
 mod tests;
 
-const MAGIC: &[u8; 8] = b"coracle\x01";
-const CHECKSUM: usize = 32;
-/// Most bytes of compiled code kept; the least recently written goes first.
+const MAGIC: &[u8; 8] = b"coracle\x02";
+const TAG: usize = 32;
+const KEY: usize = 32;
+/// Most bytes of compiled code kept; the least recently used goes first.
 const BYTES_MAX: u64 = 1 << 30;
 
 /// A directory of compiled code.
 #[derive(Debug)]
 pub(super) struct Cache {
     directory: PathBuf,
+    key: hmac::Key,
     bytes_max: u64,
 }
 
@@ -33,7 +39,8 @@ impl Cache {
     pub(super) fn open(directory: PathBuf) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
-        Ok(Self { directory, bytes_max: BYTES_MAX })
+        let key = key(&directory.with_extension("key"))?;
+        Ok(Self { directory, key: hmac::Key::new(hmac::HMAC_SHA256, &key), bytes_max: BYTES_MAX })
     }
 
     /// The code kept for an image, if it is there and whole.
@@ -56,7 +63,7 @@ impl Cache {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(MAGIC)?;
-        file.write_all(&checksum(digest, fingerprint, code))?;
+        file.write_all(hmac::sign(&self.key, &signed(digest, fingerprint, code)).as_ref())?;
         file.write_all(code)?;
         drop(file);
         fs::rename(&temporary, &path)?;
@@ -69,18 +76,19 @@ impl Cache {
 
     fn read(&self, digest: &str, fingerprint: &str) -> io::Result<Vec<u8>> {
         let mut file = fs::File::open(self.path(digest, fingerprint))?;
-        let metadata = file.metadata()?;
-        let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !metadata.is_file() || !ours || metadata.mode() & 0o077 != 0 {
-            return Err(io::Error::other("it is not a file of ours alone"));
-        }
-        let mut header = [0; MAGIC.len() + CHECKSUM];
+        check_ours(&file)?;
+        let mut header = [0; MAGIC.len() + TAG];
         file.read_exact(&mut header)?;
         let mut code = Vec::new();
         file.read_to_end(&mut code)?;
-        let (magic, sum) = header.split_at(MAGIC.len());
-        if magic != MAGIC || sum != checksum(digest, fingerprint, &code) {
-            return Err(io::Error::other("it is damaged"));
+        let (magic, tag) = header.split_at(MAGIC.len());
+        if magic != MAGIC || hmac::verify(&self.key, &signed(digest, fingerprint, &code), tag).is_err() {
+            return Err(io::Error::other("it is damaged, or not from here"));
+        }
+        // What is used stays longest.
+        let now = rustix::fs::Timestamps { last_access: NOW, last_modification: NOW };
+        if let Err(error) = rustix::fs::futimens(&file, &now) {
+            tracing::debug!("note that compiled code was used: {error}");
         }
         Ok(code)
     }
@@ -105,12 +113,58 @@ impl Cache {
     }
 }
 
-fn checksum(digest: &str, fingerprint: &str, code: &[u8]) -> [u8; CHECKSUM] {
-    let mut hash = Sha256::new();
-    for part in [digest.as_bytes(), fingerprint.as_bytes()] {
-        hash.update(part);
-        hash.update([0]);
+/// The time of a file as it is set.
+const NOW: rustix::fs::Timespec = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+
+/// What the code of an entry is over.
+fn signed(digest: &str, fingerprint: &str, code: &[u8]) -> Vec<u8> {
+    [digest.as_bytes(), &[0], fingerprint.as_bytes(), &[0], code].concat()
+}
+
+/// The key in a file of our own user, closed to others; a new one if there is none such.
+fn key(path: &Path) -> io::Result<[u8; KEY]> {
+    match read_key(path) {
+        Ok(key) => return Ok(key),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!("compiling every image again: {}: {error}", path.display()),
     }
-    hash.update(code);
-    hash.finalize().into()
+    let mut key = [0; KEY];
+    fill_secret(&mut key);
+    let temporary = path.with_extension(format!("key.{}.tmp", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(&key)?;
+    drop(file);
+    if let Err(error) = fs::hard_link(&temporary, path) {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            // Somebody was quicker, unless it is one that does not count.
+            if let Ok(theirs) = read_key(path) {
+                fs::remove_file(&temporary)?;
+                return Ok(theirs);
+            }
+        }
+        fs::rename(&temporary, path)?;
+        return Ok(key);
+    }
+    fs::remove_file(&temporary)?;
+    Ok(key)
+}
+
+fn read_key(path: &Path) -> io::Result<[u8; KEY]> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
+    check_ours(&file)?;
+    let mut key = [0; KEY];
+    file.read_exact(&mut key)?;
+    Ok(key)
+}
+
+fn check_ours(file: &fs::File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
+    if !metadata.is_file() || !ours || metadata.mode() & 0o077 != 0 {
+        return Err(io::Error::other("it is not a file of ours alone"));
+    }
+    Ok(())
 }

@@ -84,17 +84,39 @@ fn describe_garbage(bytes: &[u8]) -> String {
     }
 }
 
-/// What a binary imports and exports on its top level.
-#[derive(Default)]
-struct Surface {
-    imports: Vec<String>,
-    exports: Vec<String>,
+/// What a binary is, imports and exports on its top level.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surface {
+    /// Of the component model; a core module otherwise.
+    pub is_component: bool,
+    /// Interfaces, or `module.name` of a core module; each with whether this host offers it.
+    pub imports: Vec<(String, bool)>,
+    pub exports: Vec<String>,
+}
+
+impl Surface {
+    fn missing(&self) -> Vec<String> {
+        self.imports.iter().filter(|(_, is_offered)| !is_offered).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// What a program wants of its host and offers it, without compiling it.
+pub fn describe(wasm: &[u8]) -> Result<Surface, ImageError> {
+    let surface = if Parser::is_component(wasm) {
+        component_surface(wasm)
+    } else if Parser::is_core_wasm(wasm) {
+        module_surface(wasm)
+    } else {
+        return Err(ImageError::Garbage(describe_garbage(wasm)));
+    };
+    surface.map_err(|error| ImageError::Garbage(error.to_string()))
 }
 
 fn check_component(wasm: &[u8]) -> Result<(), ImageError> {
     let surface = component_surface(wasm).map_err(|error| ImageError::Garbage(error.to_string()))?;
-    if !surface.imports.is_empty() {
-        return Err(ImageError::MissingImports(surface.imports));
+    let missing = surface.missing();
+    if !missing.is_empty() {
+        return Err(ImageError::MissingImports(missing));
     }
     if !surface.exports.iter().any(|name| is_version_of(name, "wasi:cli/run")) {
         return Err(ImageError::NotACommand("it exports no `wasi:cli/run`".to_owned()));
@@ -104,8 +126,9 @@ fn check_component(wasm: &[u8]) -> Result<(), ImageError> {
 
 fn check_module(wasm: &[u8]) -> Result<(), ImageError> {
     let surface = module_surface(wasm).map_err(|error| ImageError::Garbage(error.to_string()))?;
-    if !surface.imports.is_empty() {
-        return Err(ImageError::MissingImports(surface.imports));
+    let missing = surface.missing();
+    if !missing.is_empty() {
+        return Err(ImageError::MissingImports(missing));
     }
     for needed in ["_start", "memory"] {
         if !surface.exports.iter().any(|name| name == needed) {
@@ -115,9 +138,8 @@ fn check_module(wasm: &[u8]) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// The exports of a component, and those of its imports that the host lacks.
 fn component_surface(wasm: &[u8]) -> wasmparser::Result<Surface> {
-    let mut surface = Surface::default();
+    let mut surface = Surface { is_component: true, ..Surface::default() };
     let mut depth = 0;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload? {
@@ -130,8 +152,8 @@ fn component_surface(wasm: &[u8]) -> wasmparser::Result<Surface> {
                     let offered = matches!(import.ty, ComponentTypeRef::Instance(_))
                         && (INTERFACES.iter().any(|interface| is_version_of(name, interface))
                             || OTHER_INTERFACES.contains(&name));
-                    if !offered && !matches!(import.ty, ComponentTypeRef::Type(_)) {
-                        surface.imports.push(name.to_owned());
+                    if !matches!(import.ty, ComponentTypeRef::Type(_)) {
+                        surface.imports.push((name.to_owned(), offered));
                     }
                 }
             }
@@ -146,7 +168,6 @@ fn component_surface(wasm: &[u8]) -> wasmparser::Result<Surface> {
     Ok(surface)
 }
 
-/// The exports of a module, and those of its imports that the host lacks.
 fn module_surface(wasm: &[u8]) -> wasmparser::Result<Surface> {
     let mut surface = Surface::default();
     for payload in Parser::new(0).parse_all(wasm) {
@@ -157,9 +178,7 @@ fn module_surface(wasm: &[u8]) -> wasmparser::Result<Surface> {
                     // A module may carry the interfaces of a component; those are checked later.
                     let offered = import.module.contains(':')
                         || import.module == PREVIEW1 && adapter_functions()?.contains(&import.name);
-                    if !offered {
-                        surface.imports.push(format!("{}.{}", import.module, import.name));
-                    }
+                    surface.imports.push((format!("{}.{}", import.module, import.name), offered));
                 }
             }
             Payload::ExportSection(exports) => {

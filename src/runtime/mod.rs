@@ -29,6 +29,8 @@ pub mod stdio;
 mod ticker;
 pub mod wasm;
 
+pub use component::{Surface, describe};
+
 /// An image made ready to run: compiled, or nothing for `sim`.
 pub trait Image: Send + Sync + std::any::Any {
     /// `sha256:…` of the bytes it was made from.

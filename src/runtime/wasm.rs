@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
@@ -87,6 +88,7 @@ struct Shared {
     lanes: Lanes,
     ticker: Ticker,
     cache: Option<Cache>,
+    compilations: AtomicU64,
 }
 
 #[derive(Default)]
@@ -128,8 +130,20 @@ impl WasmRuntime {
             .map(|path| Cache::open(path.clone()).map_err(|source| RuntimeError::CacheDir { path, source }))
             .transpose()?;
         let world = World { clock, random };
-        let shared = Shared { world, lanes: Lanes::default(), ticker: Ticker::default(), cache };
+        let shared = Shared {
+            world,
+            lanes: Lanes::default(),
+            ticker: Ticker::default(),
+            cache,
+            compilations: AtomicU64::new(0),
+        };
         Ok(Arc::new(Self { guests, shared: Arc::new(shared), images: Mutex::default() }))
+    }
+
+    /// How many images had to be compiled, because no code of theirs was kept.
+    #[must_use]
+    pub fn compilations(&self) -> u64 {
+        self.shared.compilations.load(Ordering::Relaxed)
     }
 }
 
@@ -239,6 +253,7 @@ impl Shared {
         if let Some(component) = cached.and_then(|code| deserialize(lane, &code)) {
             return Ok(component);
         }
+        self.compilations.fetch_add(1, Ordering::Relaxed);
         let converted = component::componentize(&image.source)?;
         let wasm = converted.as_deref().unwrap_or(&image.source);
         let component =
@@ -255,7 +270,10 @@ impl Shared {
 
 /// A component from code that [`Cache::load`] has returned.
 fn deserialize(lane: &Lane, code: &[u8]) -> Option<Component> {
-    #[expect(unsafe_code, reason = "the cache returns only what we wrote, checked against its checksum")]
+    #[expect(
+        unsafe_code,
+        reason = "the cache returns only what we wrote, checked against a code with our key"
+    )]
     // SAFETY: `code` is what `Component::serialize` gave for an engine with this configuration; the
     // engine checks its own version and settings once more.
     let component = unsafe { Component::deserialize(&lane.engine, code) };

@@ -20,7 +20,7 @@ fn file(directory: &Path, guest: &str) -> PathBuf {
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let data = TempDir::new().unwrap();
     let mut command = coracle();
-    command.arg("run").arg("--data-dir").arg(data.path()).args(arguments);
+    command.args(["run", "--offline", "--data-dir"]).arg(data.path()).args(arguments);
     let output = command.output().unwrap();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }

@@ -18,6 +18,7 @@ mod jobs;
 mod kubectl;
 mod pods;
 mod queue;
+mod registry;
 mod reload;
 mod restart;
 mod sealing;

@@ -243,11 +243,11 @@ fn command_lines() {
         (json!({"args": ["-x", "$(A)"]}), vec!["hello", "-x", "1"]),
         (json!({"command": ["run", "$(A)"], "args": ["$$(A)", "$(B)"]}), vec!["run", "1", "$(A)", "$(B)"]),
     ] {
-        assert_eq!(args(&container(case), &env).unwrap(), line);
+        assert_eq!(args(&container(case), &env, &ImageConfig::default()).unwrap(), line);
     }
     let cut = container(json!({"args": ["a", "b\0c"]}));
     let why = "cannot pass argument 2 of the command line: it holds a NUL byte, where guests would cut it";
-    assert_eq!(args(&cut, &env).unwrap_err().0, why);
+    assert_eq!(args(&cut, &env, &ImageConfig::default()).unwrap_err().0, why);
 }
 
 #[test]
@@ -311,4 +311,36 @@ fn host_names_are_cut() {
     assert_eq!(fields::hostname(&pod), "web");
     pod.spec.as_mut().unwrap().host_network = Some(true);
     assert_eq!(fields::hostname(&pod), "node");
+}
+
+#[test]
+fn the_image_says_what_the_pod_does_not() {
+    let image = |entrypoint: &[&str], cmd: &[&str]| ImageConfig {
+        entrypoint: entrypoint.iter().map(|&text| text.to_owned()).collect(),
+        cmd: cmd.iter().map(|&text| text.to_owned()).collect(),
+        env: vec![("A".into(), "image".into()), ("B".into(), "image".into())],
+    };
+    let full = image(&["/x.wasm", "-v"], &["a", "$(A)"]);
+    // The table of "Define a Command and Arguments for a Container", and images without an entry point.
+    for (container, image, line) in [
+        (json!({}), &full, &["/x.wasm", "-v", "a", "$(A)"][..]),
+        (json!({"args": ["b"]}), &full, &["/x.wasm", "-v", "b"]),
+        (json!({"command": ["c"]}), &full, &["c"]),
+        (json!({"command": ["c"], "args": ["b"]}), &full, &["c", "b"]),
+        (json!({}), &image(&[], &["/x.wasm", "a"]), &["/x.wasm", "a"]),
+        (json!({"args": ["b"]}), &image(&[], &["/x.wasm", "a"]), &["/x.wasm", "b"]),
+        (json!({}), &image(&[], &[]), &["mine"]),
+        (json!({"args": ["b"]}), &image(&[], &[]), &["mine", "b"]),
+    ] {
+        let mut container: Container = serde_json::from_value({
+            let mut object = json!({"name": "c", "image": "reg:5000/a/mine:v1"});
+            object.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
+            object
+        })
+        .unwrap();
+        container.name = "c".into();
+        assert_eq!(args(&container, &[], image).unwrap(), line);
+    }
+    let env = with_image(vec![("B".into(), "pod".into())], &full);
+    assert_eq!(env, [("A".into(), "image".into()), ("B".into(), "pod".into())]);
 }

@@ -64,6 +64,26 @@ pub fn normalize(name: &str) -> Result<String, InvalidName> {
     })
 }
 
+/// A full name, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
+    /// With its port, if it has one.
+    pub(crate) host: String,
+    pub(crate) repository: String,
+    /// A tag, or a digest: `sha256:…`.
+    pub(crate) reference: String,
+}
+
+impl Parts {
+    /// Of what [`normalize`] has returned.
+    pub(crate) fn of(full: &str) -> Self {
+        let (host, rest) = full.split_once('/').unwrap_or(("docker.io", full));
+        let cut = rest.split_once('@').or_else(|| rest.rsplit_once(':'));
+        let (repository, reference) = cut.unwrap_or((rest, "latest"));
+        Self { host: host.to_owned(), repository: repository.to_owned(), reference: reference.to_owned() }
+    }
+}
+
 /// The shortest form of a full name: what people type.
 #[must_use]
 pub fn familiar(full: &str) -> &str {
@@ -103,6 +123,19 @@ mod tests {
         assert_eq!(familiar("docker.io/library/hello:v1"), "hello:v1");
         assert_eq!(familiar("docker.io/me/hello:v1"), "me/hello:v1");
         assert_eq!(familiar("ghcr.io/x:v1"), "ghcr.io/x:v1");
+    }
+
+    #[test]
+    fn full_names_come_apart() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (name, host, repository, reference) in [
+            ("hello", "docker.io", "library/hello", "latest"),
+            ("localhost:5000/a/b:c", "localhost:5000", "a/b", "c"),
+            (&format!("ghcr.io/x@{digest}"), "ghcr.io", "x", &digest),
+        ] {
+            let parts = Parts::of(&normalize(name).unwrap());
+            assert_eq!((&*parts.host, &*parts.repository, &*parts.reference), (host, repository, reference));
+        }
     }
 
     #[test]

@@ -7,11 +7,13 @@
 //! <dir>/.lock                    held while names or blobs change
 //! ```
 //!
-//! An image is the CNCF's WebAssembly artifact: a manifest whose configuration is
-//! `application/vnd.wasm.config.v0+json` and whose only layer, `application/wasm`, is the program.
+//! An imported image is the CNCF's WebAssembly artifact: a manifest whose configuration is
+//! `application/vnd.wasm.config.v0+json` and whose only layer, `application/wasm`, is the program. An
+//! image from a registry or another layout is kept as it is there, beside the program that was found in it;
+//! annotations of its entry in the index say where that is, what the name meant, and who may use it.
 //! Readers take no lock: blobs never change, and the index is swapped in one step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,14 +21,22 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::name::{self, InvalidName};
+use super::manifest::{self, Descriptor, ImageConfig, digest_of};
+use super::name::{self, InvalidName, Parts};
 
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const MANIFEST_TYPE: &str = manifest::OCI_MANIFEST;
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 const LAYER_TYPE: &str = "application/wasm";
 const NAME_ANNOTATION: &str = "org.opencontainers.image.ref.name";
+/// The digest of the program, where it is no layer of its own.
+const PROGRAM_ANNOTATION: &str = "dev.coracle.image.program";
+/// The digest that the name had at its registry; only names that were pulled have it.
+const PULLED_ANNOTATION: &str = "dev.coracle.image.pulled";
+/// The uids of the Secrets that it was pulled with, separated by commas; without it anybody may use it.
+const SECRETS_ANNOTATION: &str = "dev.coracle.image.secrets";
+/// Secrets remembered of one image; a pod with another one asks the registry.
+const SECRETS_MAX: usize = 64;
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Why the store cannot do what was asked.
@@ -57,6 +67,59 @@ pub struct ImageInfo {
     pub size: u64,
     /// Part of the program rather than of the store.
     pub built_in: bool,
+    /// The digest that the name had at its registry, if it was pulled.
+    pub pulled: Option<String>,
+}
+
+/// Who may use an image without asking its registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    All,
+    /// Pods that have one of these Secrets, by uid.
+    Secrets(BTreeSet<String>),
+}
+
+/// Where an image is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Put here by somebody who may.
+    Imported,
+    Pulled {
+        /// What the name meant: of an index, if there is one.
+        digest: String,
+        access: Access,
+    },
+}
+
+/// What a name means here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// The digest of the program.
+    pub(crate) program: String,
+    /// Of everything that was transferred, or of the program; in bytes.
+    pub(crate) size: u64,
+    pub(crate) config: Arc<ImageConfig>,
+    pub(crate) origin: Origin,
+}
+
+/// An image to be stored, with its documents as they are elsewhere.
+pub(crate) struct Content {
+    pub(crate) manifest: Bytes,
+    pub(crate) media_type: String,
+    /// All that the manifest names and that is to be kept, by digest.
+    pub(crate) blobs: Vec<(String, Bytes)>,
+    pub(crate) program: Bytes,
+    pub(crate) config: ImageConfig,
+}
+
+/// An image's documents, for whoever wants to look or to send it elsewhere.
+pub struct Documents {
+    pub info: ImageInfo,
+    pub config: Arc<ImageConfig>,
+    pub manifest: Bytes,
+    pub media_type: String,
+    /// Type, digest and size of the configuration and of each layer, as the manifest names them.
+    pub blobs: Vec<(String, String, u64)>,
 }
 
 /// The images of a node: on disk, or in memory for a cluster without one.
@@ -79,22 +142,21 @@ struct Memory {
 /// A program by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
+    /// Of the program.
     digest: String,
     size: u64,
+    known: Known,
+}
+
+impl Entry {
+    fn new(digest: String, size: u64, config: ImageConfig, transferred: u64, origin: Origin) -> Self {
+        let program = digest.clone();
+        Self { digest, size, known: Known { program, size: transferred, config: Arc::new(config), origin } }
+    }
 }
 
 /// Tells one version of the index from another: each is a new file.
 type Stamp = (u64, u64, i64, i64);
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    media_type: String,
-    digest: String,
-    size: u64,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<String, String>,
-}
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,7 +169,8 @@ struct Index {
 #[serde(rename_all = "camelCase")]
 struct Manifest {
     schema_version: u32,
-    media_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
     config: Descriptor,
     layers: Vec<Descriptor>,
 }
@@ -123,16 +186,6 @@ struct Config<'a> {
 fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io { doing, path, source }
-}
-
-fn digest_of(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(71);
-    text.push_str("sha256:");
-    for byte in Sha256::digest(bytes) {
-        write!(text, "{byte:02x}").expect("a string takes every character");
-    }
-    text
 }
 
 impl ImageStore {
@@ -175,44 +228,100 @@ impl ImageStore {
         }
         let digest = digest_of(wasm);
         let size = wasm.len() as u64;
-        let info = ImageInfo { name: full.clone(), digest: digest.clone(), size, built_in: false };
-        let Some(dir) = &self.dir else {
-            let mut memory = self.memory();
-            memory.blobs.insert(digest.clone(), wasm.clone());
-            Arc::make_mut(&mut memory.index).insert(full, Entry { digest, size });
-            return Ok(info);
-        };
-        let _lock = lock(dir)?;
-        write_blob(dir, &digest, wasm)?;
+        let info =
+            ImageInfo { name: full.clone(), digest: digest.clone(), size, built_in: false, pulled: None };
         // A component's layer byte is 1, a core module's 0.
         let os = if wasm.get(6) == Some(&1) { "wasip2" } else { "wasip1" };
         let config = Config { architecture: "wasm", os, layer_digests: [&digest] };
-        let config = serde_json::to_vec(&config).expect("strings encode");
+        let config = Bytes::from(serde_json::to_vec(&config).expect("strings encode"));
         let config_digest = digest_of(&config);
-        write_blob(dir, &config_digest, &config)?;
-        let descriptor = |media_type: &str, digest: &str, size: usize| Descriptor {
-            media_type: media_type.to_owned(),
-            digest: digest.to_owned(),
-            size: size as u64,
-            annotations: BTreeMap::new(),
-        };
         let manifest = Manifest {
             schema_version: 2,
-            media_type: MANIFEST_TYPE.to_owned(),
+            media_type: Some(MANIFEST_TYPE.to_owned()),
             config: descriptor(CONFIG_TYPE, &config_digest, config.len()),
             layers: vec![descriptor(LAYER_TYPE, &digest, wasm.len())],
         };
-        let manifest = serde_json::to_vec(&manifest).expect("strings encode");
-        let manifest_digest = digest_of(&manifest);
-        write_blob(dir, &manifest_digest, &manifest)?;
-        let mut entry = descriptor(MANIFEST_TYPE, &manifest_digest, manifest.len());
-        entry.annotations.insert(NAME_ANNOTATION.to_owned(), full.clone());
+        let content = Content {
+            manifest: serde_json::to_vec(&manifest).expect("strings encode").into(),
+            media_type: MANIFEST_TYPE.to_owned(),
+            blobs: vec![(config_digest, config), (digest, wasm.clone())],
+            program: wasm.clone(),
+            config: ImageConfig::default(),
+        };
+        self.add(&full, content, &Origin::Imported)?;
+        Ok(info)
+    }
+
+    /// Stores an image under a full name; an older one of that name is replaced.
+    pub(crate) fn add(&self, full: &str, content: Content, origin: &Origin) -> Result<(), StoreError> {
+        let program = digest_of(&content.program);
+        let Some(dir) = &self.dir else {
+            let bytes = content.program.len() as u64;
+            let transferred = match manifest::parse(&content.manifest) {
+                Ok(manifest::Document::Manifest(manifest)) => {
+                    manifest.layers.iter().map(|layer| layer.size).sum()
+                }
+                Ok(manifest::Document::Index(_)) | Err(_) => bytes,
+            };
+            let entry = Entry::new(program.clone(), bytes, content.config, transferred, origin.clone());
+            let mut memory = self.memory();
+            memory.blobs.insert(program, content.program);
+            let replaced = Arc::make_mut(&mut memory.index).insert(full.to_owned(), entry);
+            if let Some(old) = replaced.map(|old| old.digest)
+                && !memory.index.values().any(|entry| entry.digest == old)
+            {
+                memory.blobs.remove(&old);
+            }
+            return Ok(());
+        };
+        let _lock = lock(dir)?;
+        for (digest, blob) in &content.blobs {
+            write_blob(dir, digest, blob)?;
+        }
+        let manifest_digest = digest_of(&content.manifest);
+        write_blob(dir, &manifest_digest, &content.manifest)?;
+        let mut entry = descriptor(&content.media_type, &manifest_digest, content.manifest.len());
+        entry.annotations.insert(NAME_ANNOTATION.to_owned(), full.to_owned());
+        if !content.blobs.iter().any(|(digest, _)| *digest == program) {
+            write_blob(dir, &program, &content.program)?;
+            entry.annotations.insert(PROGRAM_ANNOTATION.to_owned(), program);
+        }
+        annotate(&mut entry, origin);
         let mut index = read_index(dir)?;
-        index.manifests.retain(|entry| entry.annotations.get(NAME_ANNOTATION) != Some(&full));
+        index
+            .manifests
+            .retain(|entry| entry.annotations.get(NAME_ANNOTATION).is_none_or(|name| name != full));
         index.manifests.push(entry);
         write_index(dir, &index)?;
-        collect(dir, &index)?;
-        Ok(info)
+        collect(dir, &index)
+    }
+
+    /// More pods may use a pulled image without asking its registry.
+    pub(crate) fn allow(&self, full: &str, more: &Access) -> Result<(), StoreError> {
+        let widened = |origin: &Origin| match origin {
+            Origin::Imported => None,
+            Origin::Pulled { digest, access } => {
+                let access = widen(access, more)?;
+                Some(Origin::Pulled { digest: digest.clone(), access })
+            }
+        };
+        let Some(dir) = &self.dir else {
+            let mut memory = self.memory();
+            if let Some(entry) = Arc::make_mut(&mut memory.index).get_mut(full)
+                && let Some(origin) = widened(&entry.known.origin)
+            {
+                entry.known.origin = origin;
+            }
+            return Ok(());
+        };
+        let _lock = lock(dir)?;
+        let mut index = read_index(dir)?;
+        let is_it =
+            |entry: &&mut Descriptor| entry.annotations.get(NAME_ANNOTATION).is_some_and(|name| name == full);
+        let Some(entry) = index.manifests.iter_mut().find(is_it) else { return Ok(()) };
+        let Some(origin) = widened(&origin_of(entry)) else { return Ok(()) };
+        annotate(entry, &origin);
+        write_index(dir, &index)
     }
 
     /// Every image by name, built-in ones included.
@@ -220,11 +329,11 @@ impl ImageStore {
         let mut images: BTreeMap<String, ImageInfo> = BTreeMap::new();
         for (name, (digest, wasm)) in &self.built_in {
             let (name, digest) = (name.clone(), digest.clone());
-            images.insert(name.clone(), ImageInfo { name, digest, size: wasm.len() as u64, built_in: true });
+            let size = wasm.len() as u64;
+            images.insert(name.clone(), ImageInfo { name, digest, size, built_in: true, pulled: None });
         }
         for (name, entry) in &*self.index()? {
-            let (name, digest) = (name.clone(), entry.digest.clone());
-            images.insert(name.clone(), ImageInfo { name, digest, size: entry.size, built_in: false });
+            images.insert(name.clone(), info(name, entry));
         }
         Ok(images.into_values().collect())
     }
@@ -261,18 +370,62 @@ impl ImageStore {
         collect(dir, &index)
     }
 
-    /// The digest of the program that a full name means now; what another process has imported
-    /// counts from that moment.
+    /// What a full name means now; what another process has imported counts from that moment.
+    ///
+    /// A digest is that of a program, under whatever name it was imported; or the one that a repository's
+    /// image was pulled by, for that repository alone.
+    pub(crate) fn find(&self, full: &str) -> Result<Option<Known>, StoreError> {
+        let built_in = |(digest, wasm): &(String, Bytes)| Known {
+            program: digest.clone(),
+            size: wasm.len() as u64,
+            config: Arc::default(),
+            origin: Origin::Imported,
+        };
+        let index = self.index()?;
+        if let Some(entry) = index.get(full) {
+            return Ok(Some(entry.known.clone()));
+        }
+        let Some((_, wanted)) = full.split_once('@') else {
+            return Ok(self.built_in.get(full).map(built_in));
+        };
+        let parts = Parts::of(full);
+        let found = index.iter().find(|(name, entry)| match &entry.known.origin {
+            Origin::Imported => entry.digest == wanted,
+            Origin::Pulled { digest, .. } => {
+                let other = Parts::of(name);
+                digest == wanted && other.host == parts.host && other.repository == parts.repository
+            }
+        });
+        if let Some((_, entry)) = found {
+            return Ok(Some(entry.known.clone()));
+        }
+        Ok(self.built_in.values().find(|(digest, _)| digest == wanted).map(built_in))
+    }
+
+    /// The digest of the program that a full name means now.
     pub fn resolve(&self, full: &str) -> Result<Option<String>, StoreError> {
-        if let Some((_, digest)) = full.split_once('@') {
-            let known = self.index()?.values().any(|entry| entry.digest == digest)
-                || self.built_in.values().any(|(known, _)| known == digest);
-            return Ok(known.then(|| digest.to_owned()));
-        }
-        if let Some(entry) = self.index()?.get(full) {
-            return Ok(Some(entry.digest.clone()));
-        }
-        Ok(self.built_in.get(full).map(|(digest, _)| digest.clone()))
+        Ok(self.find(full)?.map(|known| known.program))
+    }
+
+    /// The documents of a stored image; not of built-in ones, which have none, nor of those in memory.
+    pub fn documents(&self, name: &str) -> Result<Documents, StoreError> {
+        let full = name::normalize(name)?;
+        let absent = || StoreError::NoSuchImage(name::familiar(&full).to_owned());
+        let dir = self.dir.as_ref().ok_or_else(absent)?;
+        let index = self.index()?;
+        let entry = index.get(&full).ok_or_else(absent)?;
+        let is_it = |entry: &Descriptor| entry.annotations.get(NAME_ANNOTATION) == Some(&full);
+        let found = read_index(dir)?.manifests.into_iter().find(is_it).ok_or_else(absent)?;
+        let manifest = self.read(&found.digest)?;
+        let parsed = read_manifest(dir, &found.digest)?.ok_or_else(absent)?;
+        let blobs = std::iter::once(parsed.config).chain(parsed.layers);
+        Ok(Documents {
+            info: info(&full, entry),
+            config: entry.known.config.clone(),
+            manifest,
+            media_type: found.media_type,
+            blobs: blobs.map(|blob| (blob.media_type, blob.digest, blob.size)).collect(),
+        })
     }
 
     /// The program with this digest.
@@ -311,10 +464,8 @@ impl ImageStore {
             for descriptor in read_index(dir)?.manifests {
                 let Some(name) = descriptor.annotations.get(NAME_ANNOTATION) else { continue };
                 // What an import elsewhere has just collected is gone from the next index too.
-                if let Some(layer) =
-                    read_manifest(dir, &descriptor.digest)?.and_then(|m| m.layers.into_iter().next())
-                {
-                    entries.insert(name.clone(), Entry { digest: layer.digest, size: layer.size });
+                if let Some(entry) = read_entry(dir, &descriptor)? {
+                    entries.insert(name.clone(), entry);
                 }
             }
             memory.index = Arc::new(entries);
@@ -416,11 +567,94 @@ fn read_manifest(dir: &Path, digest: &str) -> Result<Option<Manifest>, StoreErro
     }
 }
 
+fn descriptor(media_type: &str, digest: &str, size: usize) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest: digest.to_owned(),
+        size: size as u64,
+        annotations: BTreeMap::new(),
+        platform: None,
+    }
+}
+
+fn info(name: &str, entry: &Entry) -> ImageInfo {
+    let pulled = match &entry.known.origin {
+        Origin::Imported => None,
+        Origin::Pulled { digest, .. } => Some(digest.clone()),
+    };
+    let (name, digest) = (name.to_owned(), entry.digest.clone());
+    ImageInfo { name, digest, size: entry.size, built_in: false, pulled }
+}
+
+/// What two together may; `None` if that is nothing new.
+fn widen(old: &Access, more: &Access) -> Option<Access> {
+    match (old, more) {
+        (Access::All, _) => None,
+        (Access::Secrets(_), Access::All) => Some(Access::All),
+        (Access::Secrets(old), Access::Secrets(more)) => {
+            if more.is_subset(old) || old.len() + more.len() > SECRETS_MAX {
+                return None;
+            }
+            Some(Access::Secrets(old.union(more).cloned().collect()))
+        }
+    }
+}
+
+fn annotate(entry: &mut Descriptor, origin: &Origin) {
+    entry.annotations.remove(SECRETS_ANNOTATION);
+    let Origin::Pulled { digest, access } = origin else { return };
+    entry.annotations.insert(PULLED_ANNOTATION.to_owned(), digest.clone());
+    if let Access::Secrets(uids) = access {
+        let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
+        entry.annotations.insert(SECRETS_ANNOTATION.to_owned(), uids.join(","));
+    }
+}
+
+fn origin_of(entry: &Descriptor) -> Origin {
+    let Some(digest) = entry.annotations.get(PULLED_ANNOTATION) else { return Origin::Imported };
+    let access = match entry.annotations.get(SECRETS_ANNOTATION) {
+        None => Access::All,
+        Some(uids) => Access::Secrets(uids.split(',').map(str::to_owned).collect()),
+    };
+    Origin::Pulled { digest: digest.clone(), access }
+}
+
+fn read_entry(dir: &Path, descriptor: &Descriptor) -> Result<Option<Entry>, StoreError> {
+    let Some(found) = read_manifest(dir, &descriptor.digest)? else { return Ok(None) };
+    let transferred = found.layers.iter().map(|layer| layer.size).sum();
+    let parsed = manifest::Manifest { config: found.config, layers: found.layers };
+    let plan = manifest::plan(&parsed);
+    let (digest, size) = match descriptor.annotations.get(PROGRAM_ANNOTATION) {
+        Some(program) => match fs::metadata(blob_path(dir, program)) {
+            Ok(metadata) => (program.clone(), metadata.len()),
+            Err(_gone) => return Ok(None),
+        },
+        None => match plan.as_ref().ok().and_then(|plan| plan.layers.first()).or(parsed.layers.first()) {
+            Some(layer) => (layer.digest.clone(), layer.size),
+            None => return Ok(None),
+        },
+    };
+    let config = match plan.ok().and_then(|plan| plan.config) {
+        Some(config) => {
+            let path = blob_path(dir, &config.digest);
+            match fs::read(&path) {
+                Ok(bytes) => manifest::read_config(&bytes)
+                    .map_err(|error| StoreError::Damaged { path, why: error.to_string() })?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(io("read", &path)(error)),
+            }
+        }
+        None => ImageConfig::default(),
+    };
+    Ok(Some(Entry::new(digest, size, config, transferred, origin_of(descriptor))))
+}
+
 /// Removes blobs that nothing in the index leads to.
 fn collect(dir: &Path, index: &Index) -> Result<(), StoreError> {
     let mut used = std::collections::BTreeSet::new();
     for descriptor in &index.manifests {
         used.insert(descriptor.digest.clone());
+        used.extend(descriptor.annotations.get(PROGRAM_ANNOTATION).cloned());
         if let Some(manifest) = read_manifest(dir, &descriptor.digest)? {
             used.insert(manifest.config.digest);
             used.extend(manifest.layers.into_iter().map(|layer| layer.digest));

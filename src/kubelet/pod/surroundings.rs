@@ -3,7 +3,9 @@
 use tokio::sync::watch;
 
 use super::super::inbox::SourceNews;
-use super::super::{env, start};
+use super::super::lifecycle::Event;
+use super::super::sources::Source;
+use super::super::{env, pull, start};
 use super::{Actor, Outcome};
 use crate::client;
 
@@ -47,12 +49,39 @@ impl Actor {
         self.inbox.sources_changed(SourceNews::Unknown);
     }
 
-    /// Hears of imported images from now on, and tries again, as above.
+    /// Hears of imported images, and of the Secrets that images are pulled with, from now on, and tries
+    /// again, as above.
     pub(super) fn hear_images(&mut self) {
         let Some(mut news) = self.node.config.images.news() else { return };
         self.hears_images = true;
+        let secrets: Vec<Source> = pull::secrets(&self.pod).collect();
+        if self.pull_secrets.is_none() && !secrets.is_empty() {
+            let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+            self.subscriptions.push(self.node.shared.sources.subscribe(namespace, secrets, &self.inbox));
+            // One may have changed since it was read: whatever they are now is news.
+            self.pull_secrets = Some(Vec::new());
+            self.inbox.sources_changed(SourceNews::Unknown);
+        }
         news.mark_changed();
         self.await_images(news);
+    }
+
+    fn pull_secret_revisions(&self) -> Vec<Option<u64>> {
+        let secrets: Vec<Source> = pull::secrets(&self.pod).collect();
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let latest = self.node.shared.sources.latest(namespace, &secrets);
+        latest.into_iter().map(|latest| latest.map(|latest| latest.revision)).collect()
+    }
+
+    /// Some source has changed: if it is a Secret that images are pulled with, the pull is tried again at
+    /// once, whatever its back-off.
+    pub(super) fn pull_secrets_changed(&mut self) {
+        let Some(before) = &self.pull_secrets else { return };
+        let now = self.pull_secret_revisions();
+        if *before != now {
+            self.pull_secrets = Some(now);
+            self.step(Event::ImagesChanged);
+        }
     }
 
     pub(super) fn await_images(&mut self, mut news: watch::Receiver<u64>) {

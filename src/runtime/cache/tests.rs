@@ -38,6 +38,51 @@ fn an_entry_that_is_not_ours_or_not_whole_does_not_count() {
 }
 
 #[test]
+fn code_of_another_machine_does_not_count() {
+    let ((_one, here), (_other, there)) = (cache(BYTES_MAX), cache(BYTES_MAX));
+    there.store("sha256:a", "f", b"code").unwrap();
+    fs::copy(there.path("sha256:a", "f"), here.path("sha256:a", "f")).unwrap();
+    assert_eq!(here.load("sha256:a", "f"), None);
+    here.store("sha256:a", "f", b"mine").unwrap();
+    assert_eq!(here.load("sha256:a", "f").unwrap(), b"mine");
+}
+
+#[test]
+fn the_key_stays_and_is_its_owners_alone() {
+    let (directory, cache) = cache(BYTES_MAX);
+    cache.store("sha256:a", "f", b"code").unwrap();
+    let again = || Cache::open(directory.path().join("code")).unwrap().load("sha256:a", "f");
+    assert!(again().is_some());
+    let path = directory.path().join("code.key");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    let key = fs::read(&path).unwrap();
+    // One that others could have read is replaced, and with it all that it vouches for.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(again(), None);
+    assert_ne!(fs::read(&path).unwrap(), key);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_is_used_outlives_what_is_not() {
+    let (_directory, cache) = cache(500);
+    let old = |name: &str| {
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000);
+        fs::File::open(cache.path(name, "f")).unwrap().set_modified(time).unwrap();
+    };
+    for name in ["sha256:a", "sha256:b"] {
+        cache.store(name, "f", &[0; 100]).unwrap();
+        old(name);
+    }
+    assert!(cache.load("sha256:a", "f").is_some());
+    for name in ["sha256:c", "sha256:d"] {
+        cache.store(name, "f", &[0; 100]).unwrap();
+    }
+    assert!(cache.load("sha256:a", "f").is_some());
+    assert_eq!(cache.load("sha256:b", "f"), None);
+}
+
+#[test]
 fn the_directory_is_bounded() {
     let (_directory, cache) = cache(1_000);
     for n in 0..20 {

@@ -663,26 +663,28 @@ fn what_cannot_run_is_said_when_preparing() {
 fn compiled_code_is_kept_and_replaced_when_damaged() {
     let real = real();
     let directory = tempfile::tempdir().unwrap();
+    let compiled = directory.path().join("compiled");
     let wasm = fixture("hello").unwrap();
+    // A new runtime, as after a restart; how often it had to compile.
     let hello = || {
         real.threads.block_on(async {
-            let runtime = runtime(real.clock, real.threads.handle().clone(), Some(directory.path().into()));
+            let runtime = runtime(real.clock, real.threads.handle().clone(), Some(compiled.clone()));
             let spec = spec_of(&runtime, wasm.clone(), &[]).await;
             assert_eq!(finish(&runtime, spec).await.0, Exit::Code(0));
-        });
-        let entry = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
-        let modified = entry.metadata().unwrap().modified().unwrap();
-        (entry, modified)
+            runtime.compilations()
+        })
     };
-    let (entry, written) = hello();
-    assert_eq!(hello().1, written);
-    let mut bytes = std::fs::read(&entry).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    std::fs::write(&entry, &bytes).unwrap();
-    hello();
-    bytes[last] ^= 1;
-    assert_eq!(std::fs::read(&entry).unwrap(), bytes);
+    assert_eq!(hello(), 1);
+    assert_eq!(hello(), 0);
+    let entry = std::fs::read_dir(&compiled).unwrap().next().unwrap().unwrap().path();
+    let good = std::fs::read(&entry).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    for damaged in [bad, good[..good.len() / 2].to_vec(), Vec::new()] {
+        std::fs::write(&entry, &damaged).unwrap();
+        assert_eq!(hello(), 1);
+        assert_eq!(hello(), 0);
+    }
 }
 
 #[test]
