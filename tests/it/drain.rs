@@ -1,6 +1,7 @@
 //! `kubectl drain` and `uncordon`, held up by a disruption budget and let go by it (BEHAVIOURS 8.5). On a
 //! cluster of its own, as its nodes are taken out of service.
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use crate::harness::{Up, has, text};
@@ -37,6 +38,21 @@ spec:
       containers: [{name: main, image: 'coracle.dev/worker:v1', args: ['3600']}]
 ";
 
+const WORK: &str = "
+apiVersion: batch/v1
+kind: Job
+metadata: {name: work}
+spec:
+  backoffLimit: 0
+  podFailurePolicy:
+    rules: [{action: Ignore, onPodConditions: [{type: DisruptionTarget, status: 'True'}]}]
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 0
+      containers: [{name: main, image: 'coracle.dev/worker:v1', args: ['3600']}]
+";
+
 #[track_caller]
 fn field(up: &Up, what: &[&str], path: &str) -> String {
     let path = format!("jsonpath={{{path}}}");
@@ -46,6 +62,16 @@ fn field(up: &Up, what: &[&str], path: &str) -> String {
 #[track_caller]
 fn wait(up: &Up, what: &str, path: &str, value: &str) {
     up.kubectl(&["wait", what, &format!("--for=jsonpath={{{path}}}={value}"), "--timeout=50s"]);
+}
+
+/// Evicts a pod as other programs do; the error is kubectl's.
+fn evict(up: &Up, pod: &str) -> Result<(), String> {
+    let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
+    let body = format!(r#"{{"apiVersion":"policy/v1","kind":"Eviction","metadata":{{"name":"{pod}"}}}}"#);
+    let file = up.scratch().join("eviction.json");
+    std::fs::write(&file, body).unwrap();
+    let output = up.kubectl_output(&["create", "--raw", &path, "-f", file.to_str().unwrap()]);
+    if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
 }
 
 /// The nodes of the pods with this label.
@@ -70,25 +96,31 @@ fn a_node_is_drained_when_the_budget_allows_it() {
 
     // All pods are needed, so none goes.
     let node = nodes(&up, "app=web").remove(0);
-    let before = field(&up, &["pods", "-l", "app=web"], ".items[*].metadata.uid");
-    let drain = ["drain", &node, "--ignore-daemonsets"];
-    let refused = up.kubectl_fails(&[&drain[..], &["--timeout=3s"]].concat());
+    let pods = field(&up, &["pods", "-l", "app=web"], ".items[*].metadata.name");
+    let refused = evict(&up, pods.split(' ').next().unwrap()).unwrap_err();
     let why = "Cannot evict pod as it would violate the pod's disruption budget.";
     assert!(refused.contains(why), "{refused}");
-    assert_eq!(field(&up, &["pods", "-l", "app=web"], ".items[*].metadata.uid"), before);
-    assert!(up.kubectl(&["get", "node", &node]).contains("Ready,SchedulingDisabled"));
-
-    // It waits, and goes on as soon as one may be missing.
-    let drain = up
-        .kubectl_command(&[&drain[..], &["--timeout=50s"]].concat())
+    let mut drain = up
+        .kubectl_command(&["drain", &node, "--ignore-daemonsets", "--timeout=55s"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(drain.stderr.take().unwrap());
+    while !said.contains("will retry after 5s") {
+        assert_ne!(lines.read_line(&mut said).unwrap(), 0, "it gave up: {said}");
+    }
+    assert!(said.contains(why), "{said}");
+    assert!(up.kubectl(&["get", "node", &node]).contains("Ready,SchedulingDisabled"));
+    assert_eq!(field(&up, &["pods", "-l", "app=web"], ".items[*].metadata.name"), pods);
+
+    // It goes on as soon as one may be missing.
     up.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"minAvailable":1}}"#]);
+    lines.read_to_string(&mut said).unwrap();
     let drained = drain.wait_with_output().unwrap();
-    let said = text(&drained.stdout) + &text(&drained.stderr);
-    assert!(drained.status.success() && said.contains(&format!("node/{node} drained")), "{said}");
+    let told = text(&drained.stdout);
+    assert!(drained.status.success() && told.contains(&format!("node/{node} drained")), "{told}{said}");
     up.kubectl(&["rollout", "status", "deploy/web", "--timeout=50s"]);
     up.kubectl(&["wait", "pods", "-l", "app=web", "--for=condition=Ready", "--timeout=50s"]);
     assert!(nodes(&up, "app=web").iter().all(|other| *other != node), "they run elsewhere");
@@ -102,6 +134,16 @@ fn a_node_is_drained_when_the_budget_allows_it() {
     up.kubectl(&["scale", "deploy/web", "--replicas=6"]);
     up.kubectl(&["rollout", "status", "deploy/web", "--timeout=50s"]);
     assert!(nodes(&up, "app=web").contains(&node));
+
+    // An evicted pod of a Job that ignores disruptions is no failure.
+    up.kubectl_stdin(&["apply", "-f", "-"], WORK);
+    wait(&up, "job/work", ".status.ready", "1");
+    let first = field(&up, &["pods", "-l", "job-name=work"], ".items[*].metadata.name");
+    evict(&up, &first).unwrap();
+    up.kubectl(&["wait", &format!("pod/{first}"), "--for=delete", "--timeout=50s"]);
+    wait(&up, "job/work", ".status.ready", "1");
+    assert_ne!(field(&up, &["pods", "-l", "job-name=work"], ".items[*].metadata.name"), first);
+    assert_eq!(field(&up, &["job", "work"], ".status.failed"), "");
 
     // Made by kubectl's own word, and a pod that is nobody's.
     up.kubectl(&["create", "pdb", "by-hand", "--selector=app=lone", "--max-unavailable=1"]);

@@ -113,11 +113,8 @@ impl<'a> Sync<'a> {
         if let Some(nodes) = &self.nodes {
             let busy: HashSet<&str> = active.iter().filter_map(|pod| pods::meant_for(pod)).collect();
             let left = nodes.left(&self.sorted.tracked).into_iter();
-            return left
-                .filter(|node| !busy.contains(node.as_str()))
-                .take(missing)
-                .map(Place::Node)
-                .collect();
+            let free = left.filter(|node| !busy.contains(node)).take(missing);
+            return free.map(|node| Place::Node(node.to_owned())).collect();
         }
         if !self.is_indexed() {
             return vec![Place::Any; missing];

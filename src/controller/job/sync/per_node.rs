@@ -1,6 +1,6 @@
 //! Jobs with one pod for each node: which nodes have had theirs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -44,11 +44,10 @@ impl PerNode {
     }
 
     /// Nodes that are done, with those whose success is only seen yet in what is `tracked`.
-    fn done(&self, tracked: &[&Pod]) -> BTreeSet<String> {
+    fn done<'a>(&'a self, tracked: &'a [&Pod]) -> HashSet<&'a str> {
         let new = tracked.iter().filter(|pod| pods::phase(pod) == "Succeeded");
-        let mut all = self.succeeded.clone();
-        all.extend(new.filter_map(|pod| pods::meant_for(pod)).map(str::to_owned));
-        all
+        let new = new.filter_map(|pod| pods::meant_for(pod));
+        self.succeeded.iter().map(String::as_str).chain(new).collect()
     }
 
     /// Whether a running pod is on a node that still needs it.
@@ -58,8 +57,9 @@ impl PerNode {
     }
 
     /// Nodes that have still to succeed.
-    pub(super) fn left(&self, tracked: &[&Pod]) -> BTreeSet<String> {
-        self.eligible.difference(&self.done(tracked)).cloned().collect()
+    pub(super) fn left(&self, tracked: &[&Pod]) -> Vec<&str> {
+        let done = self.done(tracked);
+        self.eligible.iter().map(String::as_str).filter(|node| !done.contains(node)).collect()
     }
 
     /// Whether all nodes of this moment have succeeded, and no others are waited for.
