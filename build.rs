@@ -8,7 +8,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// Guests that are also built for WASI 0.1, where an exit code survives, and more error codes do.
-const PREVIEW1: &[&str] = &["exit", "files", "reload", "toolbox", "worker"];
+const PREVIEW1: &[&str] = &["exit", "files", "finish", "reload", "toolbox", "worker"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -168,7 +168,6 @@ fn not_found(setup: &Setup, word: &str, wanted: Wanted) -> Beside {
 }
 
 /// What a command came to.
-#[allow(dead_code, reason = "probes and hooks will read it")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finished {
     pub(crate) code: i32,
@@ -177,7 +176,6 @@ pub(crate) struct Finished {
 }
 
 /// Why a command did not come to an end.
-#[allow(dead_code, reason = "probes and hooks will read it")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfinished {
     #[error("command timed out after {}s", .0.as_secs_f64())]
@@ -188,7 +186,6 @@ pub(crate) enum Unfinished {
 
 /// Runs `command` beside the container to its end, for at most `limit`, without input; keeps `bytes_max`
 /// of what it writes. For probes and hooks.
-#[allow(dead_code, reason = "probes and hooks will call it")]
 pub(crate) async fn finish(
     setup: &Arc<Setup>,
     command: &[String],

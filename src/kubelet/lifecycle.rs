@@ -4,17 +4,19 @@
 //! answer follows from the whole state, so that a lost or repeated event does no harm. Nothing here
 //! waits, reads or writes: `pod.rs` acts.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
 
-use super::backoff::{Backoff, go_duration};
+use super::backoff::Backoff;
+use super::probe::{Answer, ProbeKind};
 
 mod container;
+mod starting;
+mod stopping;
 
 pub(crate) use container::{Cause, Container, Ended, RestartPolicy, Role, Run, StartFailure, Waiting};
-
-/// How long `ErrImagePull` is shown before it turns into `ImagePullBackOff`.
-const FAILED_PULL_SHOWN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A container's place in the pod: init containers first, then the others.
 pub(crate) type Slot = usize;
@@ -57,6 +59,10 @@ pub(crate) struct Life {
     pub(crate) stop: Option<Stop>,
     /// Set once nothing runs any more and nothing will.
     pub(crate) end: Option<End>,
+    /// What the spec gives containers to end by themselves.
+    grace: Duration,
+    /// What the deletion gives them, once there is one; it only ever shrinks.
+    deletion_grace: Option<Duration>,
     deadline_seconds: Option<i64>,
     preparing: bool,
     prepared: bool,
@@ -87,8 +93,22 @@ pub(crate) enum Event {
     SourcesChanged,
     /// An image may have come.
     ImagesChanged,
-    /// The object says so: it has a deletionTimestamp.
-    Deleted,
+    /// What a hook came to: `None` if it did what it should.
+    Hooked {
+        slot: Slot,
+        hook: Hook,
+        error: Option<String>,
+    },
+    /// What a probe came to.
+    Probed {
+        slot: Slot,
+        kind: ProbeKind,
+        answer: Answer,
+    },
+    /// The object says so: it has a deletionTimestamp, or a shorter grace than before.
+    Deleted {
+        grace_seconds: i64,
+    },
     /// The object has another `activeDeadlineSeconds`.
     DeadlineChanged(Option<i64>),
     /// A container has another image.
@@ -109,6 +129,13 @@ pub(crate) enum Event {
     Tick,
 }
 
+/// A hook of a container (BEHAVIOURS 9.10, 9.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    PostStart,
+    PreStop,
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
@@ -118,6 +145,14 @@ pub(crate) enum Action {
     Start { slot: Slot },
     /// Forget a start that was not yet answered.
     Cancel { slot: Slot },
+    /// Answered by [`Event::Hooked`], unless the container ends before or the hook is cancelled.
+    RunHook { slot: Slot, hook: Hook },
+    /// Nobody waits for the container's hook any more.
+    CancelHook { slot: Slot },
+    /// Answered by [`Event::Probed`], unless the container ends before.
+    Probe { slot: Slot, kind: ProbeKind },
+    /// Ask it to end until then; what cannot hear that is killed. Answered by [`Event::Exited`].
+    Ask { slot: Slot, until: Timestamp },
     /// Answered by [`Event::Exited`].
     Kill { slot: Slot },
     /// Tell the user, about one container or the pod.
@@ -152,6 +187,8 @@ impl Life {
             rejected: None,
             stop: None,
             end: None,
+            grace: stopping::grace(spec.and_then(|spec| spec.termination_grace_period_seconds)),
+            deletion_grace: None,
             deadline_seconds: spec.and_then(|spec| spec.active_deadline_seconds),
             preparing: false,
             prepared: false,
@@ -161,8 +198,19 @@ impl Life {
         }
         if pod.metadata.deletion_timestamp.is_some() {
             life.stop = Some(Stop::Deleted);
+            life.deletion_grace = Some(stopping::grace(pod.metadata.deletion_grace_period_seconds));
         }
         life
+    }
+
+    /// For a node that runs no code: there is nothing to probe, and no hook to run.
+    pub(crate) fn without_handlers(mut self) -> Self {
+        for container in &mut self.containers {
+            container.probes = super::probe::Probes::default();
+            container.has_post_start = false;
+            container.has_pre_stop = false;
+        }
+        self
     }
 
     fn recover(&mut self, status: &k8s_openapi::api::core::v1::PodStatus, now: Timestamp) {
@@ -194,19 +242,31 @@ impl Life {
         let mut actions = Vec::new();
         self.apply(event, now, &mut actions);
         self.advance(now, &mut actions);
+        self.go_on_stopping(now, &mut actions);
+        self.probe(now, &mut actions);
         actions
     }
 
     /// When [`Event::Tick`] is due, if nothing happens before.
     #[must_use]
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
-        // What is being stopped is only waited for.
-        if self.end.is_some() || self.stop.is_some() || (self.prepared && self.is_over()) {
+        if self.end.is_some() {
             return None;
         }
-        let containers = self.containers.iter().filter(|c| c.run == Run::Idle);
-        let retries = containers.flat_map(|c| [c.retry_at, c.flip_at]).flatten();
-        retries.chain(self.deadline()).min()
+        let mut wakes: Vec<Timestamp> = Vec::new();
+        for container in &self.containers {
+            wakes.extend(container.stopping.and_then(|stopping| stopping.wake_at()));
+            if matches!(container.run, Run::Running { .. }) {
+                wakes.extend(container.probes.wake_at(container.stopping.is_some()));
+            }
+        }
+        // What is being stopped is not started again.
+        if self.stop.is_none() && !(self.prepared && self.is_over()) {
+            let idle = self.containers.iter().filter(|c| c.run == Run::Idle);
+            wakes.extend(idle.flat_map(|c| [c.retry_at, c.flip_at]).flatten());
+            wakes.extend(self.deadline());
+        }
+        wakes.into_iter().min()
     }
 
     /// Whether every init container has done what the others wait for.
@@ -275,26 +335,41 @@ impl Life {
                 if container.has_started() {
                     container.restarts = container.restarts.saturating_add(1);
                 }
-                container.run = Run::Running { started_at: now };
                 container.replaced = false;
                 container.waiting = None;
                 container.woken = false;
                 container.pull_backoff = Backoff::default();
                 container.container_id = Some(container_id);
                 container.image_id = image_id;
+                if container.has_post_start {
+                    container.run = Run::PostStart { started_at: now };
+                    actions.push(Action::RunHook { slot, hook: Hook::PostStart });
+                } else {
+                    container.begin(now);
+                }
             }
             Event::StartFailed { slot, failure } => self.start_failed(slot, failure, now, actions),
             Event::Exited { slot, ended } => {
                 let container = &mut self.containers[slot];
                 container.run = Run::Idle;
-                container.killing = false;
+                container.stopping = None;
+                // Of a postStart hook that failed.
+                container.waiting = None;
+                container.probes.end();
                 container.done |= ended.exit_code == 0;
                 container.previous = container.ended.replace(ended);
             }
             Event::SourcesChanged => self.wake(Cause::Config, now),
             Event::ImagesChanged => self.wake(Cause::Image, now),
-            Event::Deleted => {
+            Event::Hooked { slot, hook, error } => self.hooked(slot, hook, error, now, actions),
+            Event::Probed { slot, kind, answer } => self.probed(slot, kind, answer, now, actions),
+            Event::Deleted { grace_seconds } => {
                 self.stop.get_or_insert(Stop::Deleted);
+                let grace = stopping::grace(Some(grace_seconds));
+                if self.deletion_grace.is_none_or(|known| grace < known) {
+                    self.deletion_grace = Some(grace);
+                    self.shorten(grace, now, actions);
+                }
             }
             Event::DeadlineChanged(seconds) => self.deadline_seconds = seconds,
             Event::SpecChanged { slot, image } => {
@@ -309,87 +384,14 @@ impl Life {
                     let message = format!(
                         "Container {name} uses {source}, which changed in revision {revision}, will be restarted"
                     );
-                    self.renew(slot, message, actions);
+                    self.renew(slot, message, now, actions);
                 }
             }
-            Event::Gone => self.stop = Some(Stop::Gone),
+            Event::Gone => {
+                self.stop = Some(Stop::Gone);
+                self.shorten(stopping::GONE_GRACE, now, actions);
+            }
             Event::Tick => {}
-        }
-    }
-
-    fn start_failed(&mut self, slot: Slot, failure: StartFailure, now: Timestamp, actions: &mut Vec<Action>) {
-        let container = &mut self.containers[slot];
-        container.run = Run::Idle;
-        let record = |reason, message| Action::Record { slot: Some(slot), warning: true, reason, message };
-        let (reason, message) = match failure.reason {
-            "ErrImagePull" => ("Failed", failure.message.clone()),
-            "ErrImageNeverPull" => ("ErrImageNeverPull", failure.message.clone()),
-            "InvalidImageName" => ("InspectFailed", failure.message.clone()),
-            _ => ("Failed", format!("Error: {}", failure.message)),
-        };
-        let repeated = container.waiting.as_ref().is_some_and(|w| w.message.ends_with(&failure.message));
-        if !repeated {
-            actions.push(record(reason, message));
-        }
-        container.retry_at = None;
-        container.flip_at = None;
-        if failure.retry {
-            container.pull_backoff.tried(now);
-            let wait = container.pull_backoff.wait(now).unwrap_or_default();
-            container.retry_at = now.checked_add(wait).ok();
-            if failure.reason == "ErrImagePull" {
-                container.flip_at = now.checked_add(FAILED_PULL_SHOWN).ok();
-            }
-        }
-        if std::mem::take(&mut container.woken) {
-            container.retry_at = Some(now);
-        }
-        container.waiting =
-            Some(Waiting { cause: failure.cause, reason: failure.reason, message: failure.message });
-    }
-
-    /// What waits for `cause` may be tried again now.
-    fn wake(&mut self, cause: Cause, now: Timestamp) {
-        for container in &mut self.containers {
-            if !container.waiting.as_ref().is_some_and(|waiting| waiting.cause == cause) {
-                continue;
-            }
-            container.pull_backoff = Backoff::default();
-            match container.run {
-                Run::Idle => container.retry_at = Some(now),
-                Run::Starting => container.woken = true,
-                Run::Running { .. } => {}
-            }
-        }
-    }
-
-    fn replace(&mut self, slot: Slot, now: Timestamp, actions: &mut Vec<Action>) {
-        let container = &mut self.containers[slot];
-        match container.run {
-            Run::Idle => {
-                if container.waiting.as_ref().is_some_and(|w| w.cause != Cause::Restart) {
-                    container.retry_at = Some(now);
-                }
-            }
-            Run::Starting => {
-                container.run = Run::Idle;
-                actions.push(Action::Cancel { slot });
-            }
-            Run::Running { .. } => {
-                let message = format!("Container {} definition changed, will be restarted", container.name);
-                self.renew(slot, message, actions);
-            }
-        }
-    }
-
-    /// Ends a run, to begin another at once, whatever the policy.
-    fn renew(&mut self, slot: Slot, message: String, actions: &mut Vec<Action>) {
-        let container = &mut self.containers[slot];
-        if matches!(container.run, Run::Running { .. }) && !container.killing {
-            container.replaced = true;
-            container.killing = true;
-            actions.push(Action::Record { slot: Some(slot), warning: false, reason: "Killing", message });
-            actions.push(Action::Kill { slot });
         }
     }
 
@@ -404,7 +406,7 @@ impl Life {
             actions.push(Action::Record { slot: None, warning: false, reason: "DeadlineExceeded", message });
         }
         if self.stop.is_some() {
-            if self.stop_all(actions) {
+            if self.stop_all(now, actions) {
                 self.finish(if self.stop == Some(Stop::DeadlineExceeded) {
                     End::Failed
                 } else {
@@ -424,79 +426,29 @@ impl Life {
             return;
         }
         if self.is_over() {
-            if self.stop_all(actions) {
+            if self.stop_all(now, actions) {
                 self.finish(self.verdict());
             }
             return;
         }
         for slot in 0..self.containers.len() {
             let container = &self.containers[slot];
-            let blocks = match container.role {
-                Role::Init => !container.done,
-                Role::Sidecar => !container.has_started(),
-                Role::App => false,
-            };
             if !container.is_active() && container.wants_run(self.policy) {
                 self.start(slot, now, actions);
             }
+            let container = &self.containers[slot];
+            let blocks = match container.role {
+                Role::Init => !container.done,
+                Role::Sidecar => !container.passed,
+                // Upstream starts one after the other, and a postStart hook holds up what follows.
+                Role::App => {
+                    container.has_post_start && matches!(container.run, Run::Starting | Run::PostStart { .. })
+                }
+            };
             if blocks {
                 return;
             }
         }
-    }
-
-    /// Starts a container now, or notes when.
-    fn start(&mut self, slot: Slot, now: Timestamp, actions: &mut Vec<Action>) {
-        let title = &self.title;
-        let container = &mut self.containers[slot];
-        if container.flip_at.is_some_and(|at| at <= now)
-            && let Some(waiting) = &mut container.waiting
-        {
-            waiting.reason = "ImagePullBackOff";
-            waiting.message = format!("Back-off pulling image {:?}: {}", container.image, waiting.message);
-            let message = waiting.message.clone();
-            actions.push(Action::Record { slot: Some(slot), warning: false, reason: "BackOff", message });
-            container.flip_at = None;
-        }
-        match (&container.waiting, container.retry_at) {
-            (Some(_), Some(at)) if at > now => return,
-            (Some(_), None) => return,
-            (Some(_), Some(_)) => {}
-            (None, _) => {
-                // It has ended, or never begun.
-                let finished_at = container.ended.as_ref().map(|ended| ended.finished_at.unwrap_or(now));
-                if let Some(finished_at) = finished_at.filter(|_| !container.replaced)
-                    && let Some(wait) = container.restart_backoff.wait(finished_at)
-                    && let Ok(at) = finished_at.checked_add(wait)
-                    && at > now
-                {
-                    let name = &container.name;
-                    let message = format!(
-                        "back-off {} restarting failed container={name} pod={title}",
-                        go_duration(wait)
-                    );
-                    container.waiting =
-                        Some(Waiting { cause: Cause::Restart, reason: "CrashLoopBackOff", message });
-                    container.retry_at = Some(at);
-                    let message = format!("Back-off restarting failed container {name} in pod {title}");
-                    actions.push(Action::Record {
-                        slot: Some(slot),
-                        warning: true,
-                        reason: "BackOff",
-                        message,
-                    });
-                    return;
-                }
-            }
-        }
-        let restarts = container.waiting.as_ref().is_none_or(|w| w.cause == Cause::Restart);
-        if container.ended.is_some() && restarts && !container.replaced {
-            container.restart_backoff.tried(now);
-        }
-        container.retry_at = None;
-        container.flip_at = None;
-        container.run = Run::Starting;
-        actions.push(Action::Start { slot });
     }
 
     /// Whether nothing is left to run but sidecars.
@@ -510,48 +462,6 @@ impl Life {
         });
         let apps_over = self.apps().all(|c| c.has_started() && !c.is_active() && !c.wants_run(self.policy));
         apps_over || (failed_init && !self.has_app_started())
-    }
-
-    /// Kills what runs, sidecars last and in reverse; whether nothing runs any more.
-    fn stop_all(&mut self, actions: &mut Vec<Action>) -> bool {
-        let is_sidecar = |container: &Container| container.role == Role::Sidecar;
-        for slot in 0..self.containers.len() {
-            if !is_sidecar(&self.containers[slot]) || self.stop == Some(Stop::Gone) {
-                self.kill(slot, actions);
-            }
-        }
-        if self.containers.iter().any(|c| !is_sidecar(c) && c.is_active()) {
-            return false;
-        }
-        if let Some(slot) = self.containers.iter().rposition(Container::is_active) {
-            self.kill(slot, actions);
-            // A start that was cancelled leaves nothing to wait for.
-            return !self.containers[slot].is_active() && self.stop_all(actions);
-        }
-        true
-    }
-
-    fn kill(&mut self, slot: Slot, actions: &mut Vec<Action>) {
-        let quietly = self.stop == Some(Stop::Gone);
-        let container = &mut self.containers[slot];
-        match container.run {
-            Run::Idle => {}
-            Run::Starting => {
-                container.run = Run::Idle;
-                actions.push(Action::Cancel { slot });
-            }
-            Run::Running { .. } => {
-                if !container.killing {
-                    container.killing = true;
-                    if !quietly {
-                        let message = format!("Stopping container {}", container.name);
-                        let reason = "Killing";
-                        actions.push(Action::Record { slot: Some(slot), warning: false, reason, message });
-                    }
-                    actions.push(Action::Kill { slot });
-                }
-            }
-        }
     }
 
     fn finish(&mut self, end: End) {

@@ -11,28 +11,32 @@
 //!           volumes made ◄──── waits, ContainerCreating, until a ConfigMap or Secret appears
 //!               │
 //!               ▼
-//!        init containers, one by one ───── failed and Never ─────────────┐
-//!               │ (sidecars stay)                                        │
+//!        init containers, one by one ──── failed and Never ─────────────┐
+//!               │ (sidecars stay, once their startup probe has passed)   │
 //!               ▼                                                        │
-//!   ┌──► each container: start ──► running ──► ended                     │
-//!   │        │ no image, no key      ▲           │                       │
-//!   │        ▼                       │           │ policy says again     │
-//!   │     waiting ── it appears ─────┘           ├──► back-off ──► start │
-//!   │                                            │ all ended for good    │
-//!   │                                            ▼                       ▼
-//!   │                             stop sidecars, in reverse ──► Succeeded or Failed
+//!   ┌──► each container: start ──► postStart ──► running ──► ended       │
+//!   │        │ no image, no key  ▲     │ failed     │ probe     │         │
+//!   │        ▼                   │     ▼            ▼ failed    ├──► back-off ──► start, if the policy
+//!   │     waiting ── it appears ─┘     stopped ◄────┘           │        │         says again
+//!   │                                                           │ all ended for good
+//!   │                                                           ▼        ▼
+//!   │                                         stop sidecars, in reverse ──► Succeeded or Failed
 //!   └ deleted, or past its deadline, at any time: everything is stopped, then the same end;
 //!     a deleted pod is then removed from the API
+//!
+//!  stopped: preStop ──► sidecars: their turn ──► asked ──► killed when the grace is over
 //! ```
 //!
 //! Local rules, where a node that runs WebAssembly differs:
-//! - Guests cannot yet hear a request to stop, so none is waited for: a deleted pod's containers are
-//!   killed at once, whatever the grace. A guest that can hear it will have its grace.
+//! - A request to stop is heard by guests that import `coracle:lifecycle/stop`. Others are ended at once when
+//!   it is their time, whatever is left of the grace: as a process that does not handle SIGTERM.
+//! - When the process ends, guests that can hear have a few seconds; hooks are not run then.
 //! - Exit codes: the program's own, as far as WASI carries it; 134 and `Error` for a trap, with its
 //!   text as the message; 137 and `OOMKilled` beyond the memory limit; 137 for what was killed.
 //! - Environments and command lines are text: a Secret's value that is not UTF-8, or anything that holds
 //!   a NUL byte, is a `CreateContainerConfigError`, not a changed value. A file holds any bytes.
-//! - Probes count as passed and hooks are not run; one event `Unsupported` says so.
+//! - Commands of probes and hooks are runs beside the container ([`beside`]), with a memory of their own.
+//! - On a node that runs no code there is nothing to probe: all probes pass, and no hook is run.
 //! - emptyDir volumes are memory: they outlive containers, not the process.
 //! - After a restart of the process its pods go on as after a reboot: what ran has ended with 255
 //!   `Unknown`, is started again if the policy allows, and init containers run again.
@@ -58,6 +62,7 @@ mod config;
 mod content;
 mod env;
 mod fields;
+mod handler;
 pub mod image;
 mod inbox;
 mod lifecycle;
@@ -65,6 +70,7 @@ mod logs;
 mod node;
 mod nodes;
 mod pod;
+mod probe;
 mod pull;
 mod queue;
 mod running;

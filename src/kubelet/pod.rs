@@ -24,9 +24,10 @@ use super::api::ApiError;
 use super::config::Tracker;
 use super::content::{self, Contents};
 use super::inbox::{Inbox, Mail};
-use super::lifecycle::{self, Action, Event, Life, Rejection, RestartPolicy, Run, Slot, StartFailure};
+use super::lifecycle::{self, Action, Event, Hook, Life, Rejection, RestartPolicy, Slot, StartFailure};
 use super::logs::PodLogs;
 use super::nodes::NodeContext;
+use super::probe::{Answer, ProbeKind};
 use super::sources::{Source, Subscription};
 use super::start::{self, Begun, Start};
 use super::status::{self, Addresses};
@@ -47,6 +48,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_millis(250);
 
 mod configuration;
+mod handlers;
 mod surroundings;
 
 type Task = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -63,6 +65,16 @@ enum Outcome {
         slot: Slot,
         exit: Exit,
     },
+    Hooked {
+        slot: Slot,
+        hook: Hook,
+        error: Option<String>,
+    },
+    Probed {
+        slot: Slot,
+        kind: ProbeKind,
+        answer: Answer,
+    },
     /// With the rest of the news.
     ImagesChanged(watch::Receiver<u64>),
     Wrote(Result<Arc<Pod>, ApiError>),
@@ -70,7 +82,7 @@ enum Outcome {
     Deleted(Result<(), ApiError>),
     /// Time to fetch the sources of the volumes again.
     FetchAgain,
-    /// A start that was cancelled.
+    /// What was begun was cancelled.
     Nothing,
 }
 
@@ -79,6 +91,10 @@ enum Outcome {
 struct Acting {
     starting: Option<AbortHandle>,
     begun: Option<Begun>,
+    /// Of the hook that runs.
+    hook: Option<AbortHandle>,
+    /// Of the latest probe of each kind.
+    probes: [Option<AbortHandle>; 3],
     runs: i32,
     /// Of the latest run, for as long as that lasts.
     tracker: Option<Arc<Tracker>>,
@@ -141,9 +157,12 @@ pub(crate) async fn run(
     reservation: Result<Reservation, Rejection>,
 ) {
     let now = node.shared.clock.now();
-    let life = Life::new(&pod, now);
+    let mut life = Life::new(&pod, now);
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let runs_code = node.config.images.run_code();
+    if !runs_code {
+        life = life.without_handlers();
+    }
     let tokens = runs_code.then(|| Tokens::new(node.api.clone(), node.shared.clock, &pod));
     let mut actor = Actor {
         logs: node.shared.logs.open(uid),
@@ -176,6 +195,7 @@ pub(crate) async fn run(
     };
     actor.admit(reservation).await;
     actor.work().await;
+    actor.end_with_the_process().await;
     for acting in &mut actor.acting {
         if let Some(begun) = acting.begun.take() {
             begun.log.close();
@@ -276,8 +296,13 @@ impl Actor {
         }
         let old = std::mem::replace(&mut self.pod, pod);
         let pod = self.pod.clone();
-        if pod.metadata.deletion_timestamp.is_some() && self.life.stop.is_none() {
-            self.step(Event::Deleted);
+        let deletion = |pod: &Pod| {
+            pod.metadata.deletion_timestamp.is_some().then_some(pod.metadata.deletion_grace_period_seconds)
+        };
+        if let Some(grace) = deletion(&pod)
+            && deletion(&old) != Some(grace)
+        {
+            self.step(Event::Deleted { grace_seconds: grace.unwrap_or_default() });
         }
         for slot in 0..self.life.containers.len() {
             let Some((container, _)) = start::container(&pod, slot) else { continue };
@@ -364,6 +389,23 @@ impl Actor {
                     starting.abort();
                 }
             }
+            Action::RunHook { slot, hook } => self.run_hook(slot, hook),
+            Action::CancelHook { slot } => {
+                if let Some(hook) = self.acting[slot].hook.take() {
+                    hook.abort();
+                }
+            }
+            Action::Probe { slot, kind } => self.probe(slot, kind),
+            Action::Ask { slot, until } => {
+                let left = until.duration_since(self.node.shared.clock.now());
+                let left = Duration::try_from(left).unwrap_or_default();
+                // What cannot hear it is ended, as a process is that does not handle SIGTERM.
+                if let Some(begun) = &self.acting[slot].begun
+                    && !begun.container.ask_to_stop(left)
+                {
+                    begun.container.kill();
+                }
+            }
             Action::Kill { slot } => {
                 if let Some(begun) = &self.acting[slot].begun {
                     begun.container.kill();
@@ -416,6 +458,11 @@ impl Actor {
             }
             Outcome::Started { slot, result } => self.started(slot, result),
             Outcome::Exited { slot, exit } => self.exited(slot, exit),
+            Outcome::Hooked { slot, hook, error } => {
+                self.acting[slot].hook = None;
+                self.step(Event::Hooked { slot, hook, error });
+            }
+            Outcome::Probed { slot, kind, answer } => self.step(Event::Probed { slot, kind, answer }),
             Outcome::ImagesChanged(news) => {
                 if self.life.waits_for_image() {
                     // Other images come and go, and a registry that refuses is not asked again for that.
@@ -506,12 +553,10 @@ impl Actor {
         let now = self.node.shared.clock.now();
         self.take_reports();
         self.acting[slot].tracker = None;
+        self.acting[slot].cancel_handlers();
         let Some(begun) = self.acting[slot].begun.take() else { return };
         let container = &self.life.containers[slot];
-        let started_at = match container.run {
-            Run::Running { started_at } => Some(started_at),
-            Run::Idle | Run::Starting => None,
-        };
+        let started_at = container.running_since();
         begun.log.close();
         self.logs.end(&container.name);
         let ended = start::ended(&self.pod, slot, exit, &begun, started_at, now);
@@ -521,6 +566,7 @@ impl Actor {
     /// Begins what is to be written now; whether all is done and written.
     fn write(&mut self) -> bool {
         if self.life.stop == Some(super::lifecycle::Stop::Gone) {
+            self.dirty = false;
             return self.life.end.is_some();
         }
         let now = self.node.shared.clock.now();

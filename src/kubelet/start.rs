@@ -38,7 +38,6 @@ const MESSAGE_DIR_BYTES_MAX: u64 = 64 << 10;
 pub(crate) struct Begun {
     pub(crate) container: Arc<runtime::Container>,
     /// Further runs beside this one start from it ([`beside`](super::beside)), until this is dropped.
-    #[allow(dead_code, reason = "it is held for what its drop ends; probes and hooks will read it")]
     pub(crate) place: Place,
     pub(crate) container_id: String,
     pub(crate) image_id: String,

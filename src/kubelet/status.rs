@@ -100,15 +100,14 @@ pub(crate) fn phase(life: &Life) -> &'static str {
 
 fn container_status(life: &Life, container: &Container) -> ContainerStatus {
     let (state, last) = states(life, container);
-    let running = state.running.is_some();
     let done = container.role == Role::Init && container.is_initialized();
     ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone(),
         image_id: container.image_id.clone(),
         container_id: container.container_id.clone(),
-        ready: done || (running && container.role != Role::Init),
-        started: Some(running && (container.role != Role::Init)),
+        ready: done || (container.is_ready() && container.role != Role::Init),
+        started: Some(container.is_started() && container.role != Role::Init),
         restart_count: container.restarts,
         state: Some(state),
         last_state: Some(last.map_or_else(ContainerState::default, |ended| terminated(&ended))),
@@ -126,6 +125,13 @@ fn states(life: &Life, container: &Container) -> (ContainerState, Option<Ended>)
         (Run::Running { started_at }, _, ended) => {
             let running = Some(ContainerStateRunning { started_at: Some(time(*started_at)) });
             (ContainerState { running, ..ContainerState::default() }, ended.clone())
+        }
+        (Run::PostStart { .. }, why, ended) => {
+            let state = match why {
+                Some(why) => waiting(why.reason, Some(why.message.clone())),
+                None => waiting("ContainerCreating", None),
+            };
+            (state, ended.clone())
         }
         (Run::Idle | Run::Starting, Some(why), ended) if life.end.is_none() => {
             (waiting(why.reason, Some(why.message.clone())), ended.clone())

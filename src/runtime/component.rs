@@ -48,8 +48,12 @@ pub(super) const INTERFACES: &[&str] = &[
 ];
 
 /// The interfaces that the linker has beside those, as they are (`wit/`).
-pub(super) const OTHER_INTERFACES: &[&str] =
-    &["coracle:config/revisions@0.1.0", "coracle:queue/work@0.1.0", "wasi:config/store@0.2.0-rc.1"];
+pub(super) const OTHER_INTERFACES: &[&str] = &[
+    "coracle:config/revisions@0.1.0",
+    super::stop::INTERFACE,
+    "coracle:queue/work@0.1.0",
+    "wasi:config/store@0.2.0-rc.1",
+];
 
 /// Where the exit code of a WASI 0.1 module goes; see [`keep_exit_code`].
 const EXIT: &str = "wasi:cli/exit@0.2.12";

@@ -12,7 +12,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::instance::Guest;
-use super::{config, fs, queue, sockets};
+use super::{config, fs, queue, sockets, stop};
 
 /// Guests in the pool at once. Reserves 4 TiB of addresses, of the 128 TiB that a process has.
 const POOL_SLOTS: u32 = 1_000;
@@ -77,6 +77,7 @@ impl Lane {
         sockets::shadow(&mut linker)?;
         config::add_to_linker(&mut linker)?;
         queue::add_to_linker(&mut linker)?;
+        stop::add_to_linker(&mut linker)?;
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
         let fingerprint = format!("{:016x}", hasher.hash_one(engine.precompile_compatibility_hash()));
         Ok(Self { engine, linker, fingerprint })

@@ -17,6 +17,7 @@ use super::fs::host::{FilesView, HasFiles};
 use super::limits::{MemoryLimit, Meter, Slices};
 use super::queue::{HasQueue, Queue, QueueView};
 use super::sockets::{self, HasAddress};
+use super::stop::{HasStop, Stop, StopView};
 use super::{ContainerSpec, Exit};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -36,6 +37,7 @@ pub(super) struct Guest {
     config: Option<Arc<Config>>,
     queue: Option<Arc<dyn Queue>>,
     address: Option<Ipv4Addr>,
+    stop: Arc<Stop>,
     memory: MemoryLimit,
 }
 
@@ -69,6 +71,12 @@ impl HasQueue for Guest {
     }
 }
 
+impl HasStop for Guest {
+    fn stop(&mut self) -> StopView<'_> {
+        StopView { stop: &self.stop, table: &mut self.table }
+    }
+}
+
 /// What all guests share.
 #[derive(Clone)]
 pub(super) struct World {
@@ -85,8 +93,9 @@ pub(super) async fn run(
     spec: &ContainerSpec,
     world: &World,
     meter: &Arc<Meter>,
+    stop: &Arc<Stop>,
 ) -> Result<Exit, PoolFull> {
-    let guest = match Guest::new(spec, world) {
+    let guest = match Guest::new(spec, world, Arc::clone(stop)) {
         Ok(guest) => guest,
         Err(error) => return Ok(Exit::Trap(error)),
     };
@@ -118,7 +127,7 @@ pub(super) async fn run(
 }
 
 impl Guest {
-    fn new(spec: &ContainerSpec, world: &World) -> Result<Self, String> {
+    fn new(spec: &ContainerSpec, world: &World, stop: Arc<Stop>) -> Result<Self, String> {
         let mut wasi = WasiCtx::builder();
         wasi.args(&spec.args)
             .envs(&spec.env)
@@ -152,6 +161,7 @@ impl Guest {
             config,
             queue: spec.queue.clone(),
             address: spec.address,
+            stop,
             memory,
         })
     }

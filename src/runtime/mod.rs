@@ -26,6 +26,7 @@ pub mod queue;
 pub mod sim;
 mod sockets;
 pub mod stdio;
+mod stop;
 mod ticker;
 pub mod wasm;
 
@@ -95,6 +96,8 @@ pub enum Exit {
 pub struct Container {
     exit: watch::Receiver<Option<Exit>>,
     kill: Box<dyn Fn() + Send + Sync>,
+    /// Asks it to end within a time, if it can hear that.
+    ask: Option<Box<dyn Fn(Duration) + Send + Sync>>,
     meter: Option<Arc<limits::Meter>>,
 }
 
@@ -102,11 +105,18 @@ impl Container {
     /// For runtimes: `kill` must make `exit` come true soon.
     #[must_use]
     pub fn new(exit: watch::Receiver<Option<Exit>>, kill: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { exit, kill, meter: None }
+        Self { exit, kill, ask: None, meter: None }
     }
 
     fn with_meter(mut self, meter: Arc<limits::Meter>) -> Self {
         self.meter = Some(meter);
+        self
+    }
+
+    /// For runtimes: this run can hear that it is to end within a time, by `ask`.
+    #[must_use]
+    pub fn hearing(mut self, ask: Box<dyn Fn(Duration) + Send + Sync>) -> Self {
+        self.ask = Some(ask);
         self
     }
 
@@ -129,6 +139,13 @@ impl Container {
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
         self.exit.borrow().clone()
+    }
+
+    /// Asks the guest to end by itself within `left`, for the earliest of the deadlines it was given; false
+    /// if its image cannot hear that. Nothing else happens when the time is over.
+    #[must_use]
+    pub fn ask_to_stop(&self, left: Duration) -> bool {
+        self.ask.as_ref().map(|ask| ask(left)).is_some()
     }
 
     /// Ends the run at once; [`Container::exited`] tells when it has.

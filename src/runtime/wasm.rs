@@ -36,6 +36,7 @@ use super::cache::Cache;
 use super::engine::{Lane, Lanes};
 use super::instance::{self, Guest, World};
 use super::limits::Meter;
+use super::stop::{self, Stop};
 use super::ticker::Ticker;
 use super::{Container, ContainerSpec, Ending, Exit, Image, ImageError, Runtime, component, hex};
 use crate::clock::Clock;
@@ -110,6 +111,8 @@ struct WasmImage {
     digest: String,
     /// What it is compiled from.
     source: Bytes,
+    /// Whether it can hear that it is to stop.
+    hears_stop: bool,
     /// Ready for the pool, if there is one.
     pooled: Option<CommandPre<Guest>>,
     /// Ready for the spare engine, once the pool was full.
@@ -178,9 +181,14 @@ impl Runtime for WasmRuntime {
         let (exit, exited) = watch::channel(None);
         let meter = Arc::new(Meter::default());
         let ending = Ending { stdio: spec.stdio.clone(), exit, result: Exit::Killed };
-        let task = self.guests.spawn(contain(Arc::clone(&self.shared), spec, Arc::clone(&meter), ending));
+        let image: &dyn Any = &*spec.image;
+        let hears_stop = image.downcast_ref::<WasmImage>().is_some_and(|image| image.hears_stop);
+        let stop = Arc::new(Stop::new(self.shared.world.clock));
+        let parts = (Arc::clone(&meter), Arc::clone(&stop));
+        let task = self.guests.spawn(contain(Arc::clone(&self.shared), spec, parts, ending));
         let abort = task.abort_handle();
-        Container::new(exited, Box::new(move || abort.abort())).with_meter(meter)
+        let container = Container::new(exited, Box::new(move || abort.abort())).with_meter(meter);
+        if hears_stop { container.hearing(Box::new(move |left| stop.ask(left))) } else { container }
     }
 }
 
@@ -219,12 +227,14 @@ impl Images {
 
 impl Shared {
     fn prepare(&self, digest: String, source: Bytes) -> Result<WasmImage, ImageError> {
-        let mut image = WasmImage { digest, source, pooled: None, spare: OnceLock::new() };
+        let mut image = WasmImage { digest, source, hears_stop: false, pooled: None, spare: OnceLock::new() };
         match self.lanes.pool(|engine| self.ticker.add(engine)) {
-            Some(pool) => image.pooled = Some(self.link(pool, &image)?),
-            None => {
-                self.spare(&image)?;
+            Some(pool) => {
+                let command = self.link(pool, &image)?;
+                image.hears_stop = hears_stop(&command);
+                image.pooled = Some(command);
             }
+            None => image.hears_stop = hears_stop(self.spare(&image)?),
         }
         Ok(image)
     }
@@ -268,6 +278,12 @@ impl Shared {
     }
 }
 
+/// Whether the image imports the interface by which it can hear that it is to stop.
+fn hears_stop(command: &CommandPre<Guest>) -> bool {
+    let component = command.instance_pre().component().component_type();
+    component.imports(command.engine()).any(|(name, _)| name == stop::INTERFACE)
+}
+
 /// A component from code that [`Cache::load`] has returned.
 fn deserialize(lane: &Lane, code: &[u8]) -> Option<Component> {
     #[expect(
@@ -281,18 +297,23 @@ fn deserialize(lane: &Lane, code: &[u8]) -> Option<Component> {
 }
 
 /// Runs a container within its task.
-async fn contain(shared: Arc<Shared>, spec: ContainerSpec, meter: Arc<Meter>, mut ending: Ending) {
-    let mut run = pin!(run(&shared, &spec, &meter));
+async fn contain(
+    shared: Arc<Shared>,
+    spec: ContainerSpec,
+    (meter, stop): (Arc<Meter>, Arc<Stop>),
+    mut ending: Ending,
+) {
+    let mut run = pin!(run(&shared, &spec, &meter, &stop));
     ending.result = poll_fn(|context| meter.poll(&shared.ticker, || run.as_mut().poll(context))).await;
 }
 
-async fn run(shared: &Arc<Shared>, spec: &ContainerSpec, meter: &Arc<Meter>) -> Exit {
+async fn run(shared: &Arc<Shared>, spec: &ContainerSpec, meter: &Arc<Meter>, stop: &Arc<Stop>) -> Exit {
     let image: Arc<dyn Any + Send + Sync> = Arc::clone(&spec.image) as Arc<dyn Any + Send + Sync>;
     let Ok(image) = image.downcast::<WasmImage>() else {
         return Exit::Trap("the image was prepared by another runtime".to_owned());
     };
     if let Some(command) = &image.pooled
-        && let Ok(exit) = instance::run(command, spec, &shared.world, meter).await
+        && let Ok(exit) = instance::run(command, spec, &shared.world, meter, stop).await
     {
         return exit;
     }
@@ -303,7 +324,7 @@ async fn run(shared: &Arc<Shared>, spec: &ContainerSpec, meter: &Arc<Meter>) -> 
         blocking(move || shared.spare(&image).cloned()).await
     };
     match spare {
-        Ok(command) => match instance::run(&command, spec, &shared.world, meter).await {
+        Ok(command) => match instance::run(&command, spec, &shared.world, meter, stop).await {
             Ok(exit) => exit,
             Err(instance::PoolFull) => Exit::Trap("no memory is left for another container".to_owned()),
         },

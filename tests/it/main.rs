@@ -16,6 +16,7 @@ mod drain;
 mod guest;
 mod jobs;
 mod kubectl;
+mod lifecycle;
 mod pods;
 mod queue;
 mod registry;

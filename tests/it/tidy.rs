@@ -28,11 +28,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Where a package may be named; replacing one is a change to one folder.
 const HOMES: &[(&str, &[&str])] = &[
     ("wasmtime", &["src/runtime/"]),
-    ("hyper", &["src/apiserver/http"]),
+    ("hyper", &["src/apiserver/http", "src/kubelet/handler"]),
     ("reqwest", &["src/kubelet/image/registry/"]),
     ("oci_client", &["src/kubelet/image/registry/push.rs"]),
     ("tar", &["src/kubelet/image/"]),
-    ("rustls", &["src/apiserver/", "src/kubelet/image/registry/"]),
+    ("rustls", &["src/apiserver/", "src/kubelet/handler", "src/kubelet/image/registry/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("json_patch", &["src/apiserver/"]),
     ("ring", &["src/apiserver/token/", "src/store/seal", "src/runtime/cache.rs"]),

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerStateTerminated, ContainerStatus};
 
 use super::super::backoff::Backoff;
+use super::super::probe::Probes;
+use super::stopping::Stopping;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RestartPolicy {
@@ -33,11 +35,17 @@ pub(crate) struct Ended {
 }
 
 /// What a container does now.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Run {
     Idle,
     Starting,
-    Running { started_at: Timestamp },
+    /// Its code runs, but it does not count as running before its postStart hook has returned.
+    PostStart {
+        started_at: Timestamp,
+    },
+    Running {
+        started_at: Timestamp,
+    },
 }
 
 /// What a container that does not run waits for.
@@ -87,9 +95,14 @@ pub(crate) struct Container {
     pub(crate) image_id: String,
     /// An init container that need not run (again).
     pub(super) done: bool,
-    /// It is being killed, and said so.
-    pub(super) killing: bool,
-    /// It is killed to be started anew with another spec or configuration, whatever the policy.
+    /// It is being stopped, and said so.
+    pub(super) stopping: Option<Stopping>,
+    pub(super) has_post_start: bool,
+    pub(super) has_pre_stop: bool,
+    pub(crate) probes: Probes,
+    /// A sidecar that has counted as started once: the next container need not wait for it again.
+    pub(super) passed: bool,
+    /// It is stopped to be started anew with another spec or configuration, whatever the policy.
     pub(crate) replaced: bool,
     /// Not to be started before; `None` with a `waiting` is until something changes.
     pub(super) retry_at: Option<Timestamp>,
@@ -115,7 +128,11 @@ impl Container {
             container_id: None,
             image_id: String::new(),
             done: false,
-            killing: false,
+            stopping: None,
+            has_post_start: spec.lifecycle.as_ref().is_some_and(|hooks| hooks.post_start.is_some()),
+            has_pre_stop: spec.lifecycle.as_ref().is_some_and(|hooks| hooks.pre_stop.is_some()),
+            probes: Probes::of(spec),
+            passed: false,
             replaced: false,
             retry_at: None,
             restart_backoff: Backoff::default(),
@@ -155,6 +172,33 @@ impl Container {
         self.ended.is_some() || matches!(self.run, Run::Running { .. })
     }
 
+    /// Whether its code runs.
+    #[must_use]
+    pub(crate) fn is_up(&self) -> bool {
+        self.running_since().is_some()
+    }
+
+    /// Since when its code runs.
+    #[must_use]
+    pub(crate) fn running_since(&self) -> Option<Timestamp> {
+        match self.run {
+            Run::PostStart { started_at } | Run::Running { started_at } => Some(started_at),
+            Run::Idle | Run::Starting => None,
+        }
+    }
+
+    /// Whether it runs and its startup probe has passed, if it has one.
+    #[must_use]
+    pub(crate) fn is_started(&self) -> bool {
+        matches!(self.run, Run::Running { .. }) && self.probes.is_started()
+    }
+
+    /// Whether it runs, has started and is ready (BEHAVIOURS 9.9).
+    #[must_use]
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.run, Run::Running { .. }) && self.probes.is_ready()
+    }
+
     /// Whether it runs or is about to.
     #[must_use]
     pub(crate) fn is_active(&self) -> bool {
@@ -165,7 +209,7 @@ impl Container {
     pub(crate) fn is_initialized(&self) -> bool {
         match self.role {
             Role::Init => self.done,
-            Role::Sidecar => matches!(self.run, Run::Running { .. }),
+            Role::Sidecar => self.is_started(),
             Role::App => true,
         }
     }

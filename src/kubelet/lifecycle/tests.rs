@@ -1,6 +1,9 @@
 use super::*;
 use serde_json::json;
 
+mod handlers;
+mod stopping;
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
@@ -54,6 +57,10 @@ impl Drive {
             Action::Prepare => "prepare".to_owned(),
             Action::Start { slot } => format!("start {}", name(slot)),
             Action::Cancel { slot } => format!("cancel {}", name(slot)),
+            Action::RunHook { slot, hook } => format!("hook {hook:?} {}", name(slot)),
+            Action::CancelHook { slot } => format!("cancel hook {}", name(slot)),
+            Action::Probe { slot, kind } => format!("probe {kind:?} {}", name(slot)),
+            Action::Ask { slot, until } => format!("ask {} until {}", name(slot), until.as_second()),
             Action::Kill { slot } => format!("kill {}", name(slot)),
             Action::Record { reason, message, .. } => format!("{reason}: {message}"),
         };
@@ -82,6 +89,20 @@ impl Drive {
         let failure = StartFailure { cause, reason, message: "why".into(), retry };
         let slot = self.slot(name);
         self.step(Event::StartFailed { slot, failure })
+    }
+
+    fn deleted(&mut self, grace_seconds: i64) -> Vec<String> {
+        self.step(Event::Deleted { grace_seconds })
+    }
+
+    fn hooked(&mut self, name: &str, hook: Hook, error: Option<&str>) -> Vec<String> {
+        let slot = self.slot(name);
+        self.step(Event::Hooked { slot, hook, error: error.map(str::to_owned) })
+    }
+
+    fn probed(&mut self, name: &str, kind: ProbeKind, answer: Answer) -> Vec<String> {
+        let slot = self.slot(name);
+        self.step(Event::Probed { slot, kind, answer })
     }
 
     fn tick(&mut self, now: i64) -> Vec<String> {
@@ -194,9 +215,12 @@ fn sidecars_start_in_order_restart_and_are_stopped_last_in_reverse() {
     assert_eq!(drive.exited("i", 0), ["start t"]);
     assert_eq!(drive.started("t"), ["start a"]);
     drive.started("a");
-    assert_eq!(drive.exited("a", 0), ["Killing: Stopping container t", "kill t"]);
+    assert_eq!(
+        drive.exited("a", 0),
+        ["Killing: Stopping container s", "Killing: Stopping container t", "ask t until 30"]
+    );
     assert_eq!(drive.life.end, None);
-    assert_eq!(drive.exited("t", 137), ["Killing: Stopping container s", "kill s"]);
+    assert_eq!(drive.exited("t", 137), ["ask s until 30"]);
     assert_eq!(drive.exited("s", 137), NOTHING);
     assert_eq!(drive.life.end, Some(End::Succeeded), "sidecars do not count");
 }
@@ -250,30 +274,6 @@ fn a_missing_key_is_waited_for() {
 }
 
 #[test]
-fn deletion_kills_at_once_and_ends_the_pod() {
-    // BEHAVIOURS 9.10.
-    let (mut drive, _) = Drive::prepared(&pod("Always", &[("s", true)], &["a", "b", "c"]));
-    drive.started("s");
-    drive.started("a");
-    drive.started("b");
-    drive.exited("b", 0);
-    drive.started("b");
-    drive.exited("b", 0);
-    assert_eq!(
-        drive.step(Event::Deleted),
-        ["Killing: Stopping container a", "kill a", "cancel c"],
-        "b waits for its restart"
-    );
-    assert_eq!(drive.step(Event::Deleted), NOTHING);
-    assert_eq!(drive.wake(), None, "nothing is started any more");
-    assert_eq!(drive.tick(100), NOTHING);
-    assert_eq!(drive.exited("a", 137), ["Killing: Stopping container s", "kill s"]);
-    assert_eq!(drive.exited("s", 137), NOTHING);
-    assert_eq!(drive.life.end, Some(End::Failed));
-    assert_eq!(drive.waiting("b"), "");
-}
-
-#[test]
 fn a_sidecar_that_backs_off_does_not_wake_a_pod_that_is_ending() {
     let (mut drive, _) = Drive::prepared(&pod("Never", &[("s", true), ("t", true)], &["a"]));
     for name in ["s", "t", "a", "t", "t"] {
@@ -286,22 +286,10 @@ fn a_sidecar_that_backs_off_does_not_wake_a_pod_that_is_ending() {
     drive.started("t");
     drive.exited("t", 1);
     assert!(drive.wake().is_some(), "t backs off");
-    assert_eq!(drive.exited("a", 0), ["Killing: Stopping container s", "kill s"]);
-    assert_eq!(drive.wake(), None);
+    assert_eq!(drive.exited("a", 0), ["Killing: Stopping container s", "ask s until 30"]);
+    assert_eq!(drive.wake(), Some(30), "for s alone");
     drive.exited("s", 137);
     assert_eq!(drive.life.end, Some(End::Succeeded));
-}
-
-#[test]
-fn an_object_that_is_gone_leaves_nothing_to_say() {
-    let (mut drive, _) = Drive::prepared(&pod("Always", &[("s", true)], &["a"]));
-    drive.started("s");
-    drive.started("a");
-    assert_eq!(drive.step(Event::Gone), ["kill s", "kill a"]);
-    drive.exited("s", 137);
-    assert_eq!(drive.life.end, None);
-    drive.exited("a", 137);
-    assert!(drive.life.end.is_some());
 }
 
 #[test]
@@ -326,7 +314,7 @@ fn the_deadline_counts_from_the_start() {
     let why = "Pod was active on the node longer than the specified deadline";
     assert_eq!(
         drive.tick(20),
-        [format!("DeadlineExceeded: {why}"), "Killing: Stopping container a".into(), "kill a".into()]
+        [format!("DeadlineExceeded: {why}"), "Killing: Stopping container a".into(), "ask a until 50".into()]
     );
     drive.exited("a", 0);
     assert_eq!(drive.life.end, Some(End::Failed), "whatever the code");
@@ -337,7 +325,10 @@ fn another_image_restarts_a_container_without_waiting() {
     let (mut drive, _) = Drive::prepared(&pod("Never", &[], &["a"]));
     drive.started("a");
     let changed = Event::SpecChanged { slot: 0, image: "j".into() };
-    assert_eq!(drive.step(changed), ["Killing: Container a definition changed, will be restarted", "kill a"]);
+    assert_eq!(
+        drive.step(changed),
+        ["Killing: Container a definition changed, will be restarted", "ask a until 30"]
+    );
     assert_eq!(drive.exited("a", 137), ["start a"]);
     drive.started("a");
     assert_eq!(drive.life.containers[0].restarts, 1);
@@ -355,7 +346,7 @@ fn new_configuration_restarts_what_runs_whatever_the_policy() {
             format!(
                 "Killing: Container {name} uses configmap/m, which changed in revision 7, will be restarted"
             ),
-            format!("kill {name}"),
+            format!("ask {name} until 30"),
         ]
     };
     for policy in ["Always", "OnFailure", "Never"] {
@@ -395,7 +386,7 @@ fn new_configuration_restarts_what_runs_whatever_the_policy() {
         assert_eq!(drive.step(Event::SourcesChanged), ["start a"]);
         drive.started("a");
         // A pod in deletion stays on its way.
-        drive.step(Event::Deleted);
+        drive.deleted(30);
         let event = changed(&drive, "a");
         assert_eq!(drive.step(event), NOTHING);
     }

@@ -15,23 +15,12 @@ impl Actor {
         let Some(spec) = &self.pod.spec else { return };
         let mut parts = Vec::new();
         for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
-            for (name, is_there) in [
-                ("livenessProbe", container.liveness_probe.is_some()),
-                ("readinessProbe", container.readiness_probe.is_some()),
-                ("startupProbe", container.startup_probe.is_some()),
-                ("lifecycle", container.lifecycle.is_some()),
-                ("volumeDevices", container.volume_devices.is_some()),
-            ] {
-                if is_there {
-                    parts.push(format!("{}.{name}", container.name));
-                }
+            if container.volume_devices.is_some() {
+                parts.push(format!("{}.volumeDevices", container.name));
             }
         }
         if !parts.is_empty() {
-            let message = format!(
-                "This node does not act on {}; probes count as passed and hooks are not run",
-                parts.join(", ")
-            );
+            let message = format!("This node does not act on {}", parts.join(", "));
             self.node.api.record(&client::reference(&*self.pod, None), true, "Unsupported", message);
         }
     }

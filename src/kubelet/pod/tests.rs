@@ -26,6 +26,7 @@ use crate::runtime::{Container, ContainerSpec, Image, ImageError, Runtime};
 
 mod config;
 mod configuration;
+mod handlers;
 
 /// The API: one pod, and what was said about it.
 #[derive(Default)]
@@ -148,11 +149,14 @@ impl NodeApi for FakeApi {
     }
 }
 
-/// Runs that end as their first argument says: a code at once, or `sleep`.
+/// Runs that end as their first argument says: a code at once, or not (`sleep`); `hears` and `ignores` are asked
+/// to stop, and only the first does so.
 #[derive(Default)]
 struct FakeRuntime {
     started: Mutex<Vec<ContainerSpec>>,
     killed: Arc<Mutex<u32>>,
+    /// What each was asked to end within, in milliseconds.
+    asked: Arc<Mutex<Vec<u128>>>,
 }
 
 struct FakeImage;
@@ -178,22 +182,37 @@ impl Runtime for FakeRuntime {
 
     async fn start(&self, spec: ContainerSpec) -> Container {
         let exit = match spec.args.get(1).map(String::as_str) {
-            Some("sleep") | None => None,
+            Some("sleep" | "hears" | "ignores") | None => None,
             Some("trap") => Some(Exit::Trap("unreachable".into())),
             Some("oom") => Some(Exit::OutOfMemory),
             Some(code) => Some(Exit::Code(code.parse().unwrap())),
         };
+        let word = spec.args.get(1).cloned();
         self.started.lock().unwrap().push(spec);
         let (sender, receiver) = watch::channel(exit);
-        let killed = self.killed.clone();
-        Container::new(
+        let sender = Arc::new(sender);
+        let end = move |how: Exit| {
+            sender.send_if_modified(|exit| exit.is_none() && exit.replace(how.clone()).is_none())
+        };
+        let (killed, kill) = (self.killed.clone(), end.clone());
+        let container = Container::new(
             receiver,
             Box::new(move || {
-                if sender.send_if_modified(|exit| exit.is_none() && exit.replace(Exit::Killed).is_none()) {
+                if kill(Exit::Killed) {
                     *killed.lock().unwrap() += 1;
                 }
             }),
-        )
+        );
+        if !matches!(word.as_deref(), Some("hears" | "ignores")) {
+            return container;
+        }
+        let asked = self.asked.clone();
+        container.hearing(Box::new(move |left| {
+            asked.lock().unwrap().push(left.as_millis());
+            if word.as_deref() == Some("hears") {
+                end(Exit::Code(0));
+            }
+        }))
     }
 }
 
@@ -297,9 +316,14 @@ impl Harness {
     }
 
     fn delete(&self) {
+        self.delete_within(30);
+    }
+
+    fn delete_within(&self, grace_seconds: i64) {
         let mut pod = (**self.api.state.lock().unwrap().pod.as_ref().unwrap()).clone();
         pod.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.node.shared.clock.now()));
+        pod.metadata.deletion_grace_period_seconds = Some(grace_seconds);
         self.inbox.pod_changed(self.api.put(pod));
     }
 
@@ -586,10 +610,10 @@ fn a_refused_pod_fails_and_holds_nothing() {
 fn what_has_no_effect_is_said() {
     in_virtual_time(async {
         let mut harness = Harness::new();
-        let probe = json!({"container": {"livenessProbe": {"exec": {"command": ["x"]}}}});
-        harness.run(with(pod("sleep", "Always"), probe));
+        let device = json!({"container": {"volumeDevices": [{"name": "d", "devicePath": "/dev/d"}]}});
+        harness.run(with(pod("sleep", "Always"), device));
         harness.until_written("Running running").await;
-        assert!(harness.events()[0].starts_with("Unsupported: This node does not act on c.livenessProbe;"));
+        assert_eq!(harness.events()[0], "Unsupported: This node does not act on c.volumeDevices");
         harness.inbox.shutdown();
         harness.ended().await;
     });

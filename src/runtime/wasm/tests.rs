@@ -707,6 +707,42 @@ fn more_guests_than_the_pool_has_places() {
     });
 }
 
+#[test]
+fn a_guest_that_imports_the_interface_is_asked_to_stop() {
+    let real = real();
+    real.threads.block_on(async {
+        for (name, args, ends) in [
+            ("finish", &["0.01"][..], true),
+            ("finish.p1", &["0.01"], true),
+            ("finish", &["0.01", "ignore"], false),
+        ] {
+            let spec = spec(&real.runtime, name, args).await;
+            let log = log_of(&spec);
+            let container = real.runtime.start(spec).await;
+            wait_for_output(&log, "working\n").await;
+            assert!(container.ask_to_stop(Duration::from_secs(3_600)), "{name}");
+            if ends {
+                let exit = real.clock.timeout(DEADLINE, container.exited()).await.unwrap();
+                assert_eq!(exit, Exit::Code(0), "{name}");
+                let output = log.tail(usize::MAX, usize::MAX);
+                assert!(
+                    output.contains("asked to stop within 3599.") || output.contains("within 3600.0 s"),
+                    "{output}"
+                );
+                assert!(output.ends_with("finished\n"), "{output}");
+            } else {
+                wait_for_output(&log, "going on\n").await;
+                assert_eq!(container.exit(), None);
+                container.kill();
+                assert_eq!(container.exited().await, Exit::Killed);
+            }
+        }
+        // Others are not, whatever they do.
+        let container = real.runtime.start(spec(&real.runtime, "worker", &["3600"]).await).await;
+        assert!(!container.ask_to_stop(Duration::ZERO));
+    });
+}
+
 /// What a sleeping, drawing and killed guest do in virtual time.
 fn in_virtual_time() -> Vec<String> {
     let threads = virtual_runtime().unwrap();

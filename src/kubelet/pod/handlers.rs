@@ -1,0 +1,105 @@
+//! Probes and hooks of a pod's containers: each is a task of the actor, which ends with its container. And what
+//! becomes of containers when the process ends.
+
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{AbortHandle, Abortable, join_all};
+use k8s_openapi::api::core::v1::Container as ContainerSpec;
+
+use super::super::handler::{self, Target};
+use super::super::lifecycle::{Hook, Slot};
+use super::super::probe::{Answer, ProbeKind};
+use super::super::setup::Setup;
+use super::super::start;
+use super::{Acting, Actor, Outcome};
+use crate::clock::Clock;
+
+/// What guests that can hear have to end by themselves when the process ends, if their pod gives them as much.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// What a handler needs of the pod, apart from it.
+struct Surroundings {
+    container: ContainerSpec,
+    ip: Ipv4Addr,
+    clock: Clock,
+    setup: Option<Arc<Setup>>,
+}
+
+impl Surroundings {
+    fn target(&self) -> Target<'_> {
+        Target { container: &self.container, ip: self.ip, clock: self.clock, setup: self.setup.as_ref() }
+    }
+}
+
+impl Acting {
+    /// Nobody waits for what a run was asked any more.
+    pub(super) fn cancel_handlers(&mut self) {
+        for handle in
+            self.hook.take().into_iter().chain(std::mem::take(&mut self.probes).into_iter().flatten())
+        {
+            handle.abort();
+        }
+    }
+}
+
+impl Actor {
+    fn surroundings(&self, slot: Slot) -> Option<Surroundings> {
+        let (container, _) = start::container(&self.pod, slot)?;
+        let ip = self.addresses.pod.unwrap_or(self.addresses.host);
+        let setup = self.acting[slot].begun.as_ref().map(|begun| begun.place.setup.clone());
+        Some(Surroundings { container: container.clone(), ip, clock: self.node.shared.clock, setup })
+    }
+
+    pub(super) fn run_hook(&mut self, slot: Slot, hook: Hook) {
+        let Some(surroundings) = self.surroundings(slot) else { return };
+        let handle = self.begin_task(async move {
+            let lifecycle = surroundings.container.lifecycle.as_ref();
+            let handler = lifecycle.and_then(|lifecycle| match hook {
+                Hook::PostStart => lifecycle.post_start.as_ref(),
+                Hook::PreStop => lifecycle.pre_stop.as_ref(),
+            });
+            let error = match handler {
+                Some(handler) => handler::hook(handler, surroundings.target()).await,
+                None => None,
+            };
+            Outcome::Hooked { slot, hook, error }
+        });
+        self.acting[slot].hook = Some(handle);
+    }
+
+    pub(super) fn probe(&mut self, slot: Slot, kind: ProbeKind) {
+        let Some(surroundings) = self.surroundings(slot) else { return };
+        let handle = self.begin_task(async move {
+            let answer = match kind.of(&surroundings.container) {
+                Some(probe) => handler::probe(probe, surroundings.target()).await,
+                None => Answer::Passed,
+            };
+            Outcome::Probed { slot, kind, answer }
+        });
+        self.acting[slot].probes[kind as usize] = Some(handle);
+    }
+
+    /// A task that can be cancelled.
+    fn begin_task(&mut self, task: impl Future<Output = Outcome> + Send + 'static) -> AbortHandle {
+        let (handle, registration) = AbortHandle::new_pair();
+        let task = Abortable::new(task, registration);
+        self.tasks.push(Box::pin(async move { task.await.unwrap_or(Outcome::Nothing) }));
+        handle
+    }
+
+    /// The process ends, and with it what still runs: guests that can hear it may finish first. Their hooks are
+    /// not run, since what those would ask may have ended already; and nothing is reported.
+    pub(super) async fn end_with_the_process(&mut self) {
+        let grace = self.life.grace().min(SHUTDOWN_GRACE);
+        let running = self.acting.iter().filter_map(|acting| acting.begun.as_ref());
+        let asked =
+            running.filter(|begun| begun.container.exit().is_none() && begun.container.ask_to_stop(grace));
+        let ended = join_all(asked.map(|begun| begun.container.exited()));
+        if self.node.shared.clock.timeout(grace, ended).await.is_err() {
+            tracing::debug!(pod = self.life.title, "containers were asked to end and went on");
+        }
+    }
+}
