@@ -78,13 +78,13 @@ impl Puller {
     pub async fn pull(&self, full: &str, keyring: Keyring, told: Option<Told>) -> Result<Pulled, PullError> {
         let mut all = keyring;
         all.append(self.registries.keyring().clone());
-        self.flight(full, all, told).await
+        let mut waiting = Waiting { puller: self, flight: Some(self.flight(full, all, told)) };
+        waiting.flight.as_mut().expect("it is taken when this is dropped only").await
     }
 
     /// The pull of that image that is under way, or a new one.
     fn flight(&self, full: &str, keyring: Keyring, told: Option<Told>) -> Flight {
         let mut flights = self.flights.lock().expect("no holder panics");
-        flights.retain(|one| one.flight.upgrade().is_some());
         let same = flights.iter().find(|one| one.full == full && one.keyring == keyring);
         // One that has ended is as good as none: the name may mean something else by now.
         if let Some(flight) = same.and_then(|one| one.flight.upgrade()).filter(|one| one.peek().is_none()) {
@@ -113,6 +113,21 @@ impl Puller {
             flights.push(UnderWay { full: full.to_owned(), keyring, flight: weak });
         }
         flight
+    }
+}
+
+/// Somebody who waits for a pull. The last of them takes the credentials along, which nothing keeps
+/// longer than they are needed.
+struct Waiting<'a> {
+    puller: &'a Puller,
+    flight: Option<Flight>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.flight = None;
+        let mut flights = self.puller.flights.lock().expect("no holder panics");
+        flights.retain(|one| one.flight.upgrade().is_some());
     }
 }
 

@@ -37,6 +37,9 @@ const PULLED_ANNOTATION: &str = "dev.coracle.image.pulled";
 const SECRETS_ANNOTATION: &str = "dev.coracle.image.secrets";
 /// Secrets remembered of one image; a pod with another one asks the registry.
 const SECRETS_MAX: usize = 64;
+/// Bytes in a store beyond which pulled images go, the least recently pulled first: on disk, and in memory.
+const DISK_BYTES_MAX: u64 = 8 << 30;
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Why the store cannot do what was asked.
@@ -127,6 +130,7 @@ pub struct ImageStore {
     /// `None` keeps imported images in memory.
     dir: Option<PathBuf>,
     built_in: BTreeMap<String, (String, Bytes)>,
+    bytes_max: u64,
     memory: Mutex<Memory>,
 }
 
@@ -137,6 +141,26 @@ struct Memory {
     index: Arc<BTreeMap<String, Entry>>,
     seen: Option<Stamp>,
     blobs: BTreeMap<String, Bytes>,
+    /// The names of pulled images in memory, the least recently pulled first.
+    pulled: Vec<String>,
+}
+
+impl Memory {
+    /// Removes what no name leads to, and pulled images but `newest` while there is more than `bytes_max`.
+    fn collect(&mut self, newest: &str, bytes_max: u64) {
+        loop {
+            let index = self.index.clone();
+            self.blobs.retain(|digest, _| index.values().any(|entry| entry.digest == *digest));
+            let bytes: u64 = self.blobs.values().map(|blob| blob.len() as u64).sum();
+            let Some(oldest) = self.pulled.iter().position(|name| name != newest) else { return };
+            if bytes <= bytes_max {
+                return;
+            }
+            let name = self.pulled.remove(oldest);
+            drop(index);
+            Arc::make_mut(&mut self.index).remove(&name);
+        }
+    }
 }
 
 /// A program by its name.
@@ -192,13 +216,18 @@ impl ImageStore {
     /// The store in `dir`, which is made with the first import.
     #[must_use]
     pub fn on_disk(dir: PathBuf) -> Self {
-        Self { dir: Some(dir), built_in: BTreeMap::new(), memory: Mutex::default() }
+        Self {
+            dir: Some(dir),
+            built_in: BTreeMap::new(),
+            bytes_max: DISK_BYTES_MAX,
+            memory: Mutex::default(),
+        }
     }
 
     /// A store that ends with the process.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { dir: None, built_in: BTreeMap::new(), memory: Mutex::default() }
+        Self { dir: None, built_in: BTreeMap::new(), bytes_max: MEMORY_BYTES_MAX, memory: Mutex::default() }
     }
 
     /// Adds images that are part of the program; imported ones of the same name win.
@@ -266,12 +295,12 @@ impl ImageStore {
             let entry = Entry::new(program.clone(), bytes, content.config, transferred, origin.clone());
             let mut memory = self.memory();
             memory.blobs.insert(program, content.program);
-            let replaced = Arc::make_mut(&mut memory.index).insert(full.to_owned(), entry);
-            if let Some(old) = replaced.map(|old| old.digest)
-                && !memory.index.values().any(|entry| entry.digest == old)
-            {
-                memory.blobs.remove(&old);
+            Arc::make_mut(&mut memory.index).insert(full.to_owned(), entry);
+            memory.pulled.retain(|name| name != full);
+            if matches!(origin, Origin::Pulled { .. }) {
+                memory.pulled.push(full.to_owned());
             }
+            memory.collect(full, self.bytes_max);
             return Ok(());
         };
         let _lock = lock(dir)?;
@@ -293,7 +322,19 @@ impl ImageStore {
             .retain(|entry| entry.annotations.get(NAME_ANNOTATION).is_none_or(|name| name != full));
         index.manifests.push(entry);
         write_index(dir, &index)?;
-        collect(dir, &index)
+        collect(dir, &index)?;
+        // The oldest stand first.
+        while size_of(dir)? > self.bytes_max {
+            let is_old = |entry: &Descriptor| {
+                entry.annotations.contains_key(PULLED_ANNOTATION)
+                    && entry.annotations.get(NAME_ANNOTATION).is_none_or(|name| name != full)
+            };
+            let Some(oldest) = index.manifests.iter().position(is_old) else { break };
+            index.manifests.remove(oldest);
+            write_index(dir, &index)?;
+            collect(dir, &index)?;
+        }
+        Ok(())
     }
 
     /// More pods may use a pulled image without asking its registry.
@@ -647,6 +688,17 @@ fn read_entry(dir: &Path, descriptor: &Descriptor) -> Result<Option<Entry>, Stor
         None => ImageConfig::default(),
     };
     Ok(Some(Entry::new(digest, size, config, transferred, origin_of(descriptor))))
+}
+
+/// Bytes of all blobs.
+fn size_of(dir: &Path) -> Result<u64, StoreError> {
+    let blobs = dir.join("blobs").join("sha256");
+    let mut bytes = 0;
+    for blob in fs::read_dir(&blobs).map_err(io("list", &blobs))? {
+        let blob = blob.map_err(io("list", &blobs))?;
+        bytes += blob.metadata().map_err(io("look at", &blob.path()))?.len();
+    }
+    Ok(bytes)
 }
 
 /// Removes blobs that nothing in the index leads to.

@@ -135,3 +135,63 @@ fn damage_and_other_files_are_named() {
     fs::write(dir.path().join("index.json"), "{").unwrap();
     assert!(matches!(store.list(), Err(StoreError::Damaged { .. })));
 }
+
+fn pulled(store: &ImageStore, name: &str, size: usize, access: Access) {
+    let program = wasm(&"x".repeat(size - 8));
+    let layer = descriptor("application/wasm", &digest_of(&program), program.len());
+    let config = descriptor(CONFIG_TYPE, &digest_of(b"{}"), 2);
+    let manifest =
+        Manifest { schema_version: 2, media_type: Some(MANIFEST_TYPE.into()), config, layers: vec![layer] };
+    let manifest = Bytes::from(serde_json::to_vec(&manifest).unwrap());
+    let digest = digest_of(&manifest);
+    let content = Content {
+        manifest,
+        media_type: MANIFEST_TYPE.into(),
+        blobs: vec![(digest_of(b"{}"), Bytes::from_static(b"{}")), (digest_of(&program), program.clone())],
+        program,
+        config: ImageConfig::default(),
+    };
+    store.add(&name::normalize(name).unwrap(), content, &Origin::Pulled { digest, access }).unwrap();
+}
+
+#[test]
+fn pulled_images_are_bounded_and_imported_ones_stay() {
+    let (_dir, stores) = stores();
+    for store in stores {
+        let store = ImageStore { bytes_max: 40_000, ..store };
+        store.import("mine", &wasm(&"y".repeat(10_000))).unwrap();
+        for name in ["a", "b", "a", "c"] {
+            let size = 9_000 + usize::from(name.as_bytes()[0]);
+            pulled(&store, name, size, Access::All);
+        }
+        assert_eq!(names(&store), ["a:latest", "b:latest", "c:latest", "mine:latest"]);
+        pulled(&store, "d", 9_500, Access::All);
+        assert_eq!(names(&store), ["a:latest", "c:latest", "d:latest", "mine:latest"], "b was pulled first");
+        pulled(&store, "large", 60_000, Access::All);
+        assert_eq!(names(&store), ["large:latest", "mine:latest"], "the newest stays");
+    }
+}
+
+#[test]
+fn who_may_use_a_pulled_image_is_kept_and_widened() {
+    let (dir, stores) = stores();
+    let secrets = |uids: &[&str]| Access::Secrets(uids.iter().map(|uid| (*uid).to_owned()).collect());
+    for store in &stores {
+        pulled(store, "reg.example/a:v1", 100, secrets(&["u1"]));
+        let access = || match store.find("reg.example/a:v1").unwrap().unwrap().origin {
+            Origin::Pulled { access, .. } => access,
+            Origin::Imported => panic!("it was pulled"),
+        };
+        assert_eq!(access(), secrets(&["u1"]));
+        store.allow("reg.example/a:v1", &secrets(&["u2"])).unwrap();
+        assert_eq!(access(), secrets(&["u1", "u2"]));
+        if store.dir().is_some() {
+            let again = ImageStore::on_disk(dir.path().join("images"));
+            assert_eq!(again.find("reg.example/a:v1").unwrap(), store.find("reg.example/a:v1").unwrap());
+        }
+        store.allow("reg.example/a:v1", &Access::All).unwrap();
+        assert_eq!(access(), Access::All);
+        store.allow("reg.example/a:v1", &secrets(&["u3"])).unwrap();
+        assert_eq!(access(), Access::All, "what all may, all may");
+    }
+}
