@@ -4,18 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::runtime::Handle;
 
 use crate::apiserver::authn::User;
 use crate::apiserver::http::Server;
 use crate::apiserver::pki::{Pki, PkiError};
-use crate::apiserver::request::{LogOptions, LogStream};
-use crate::apiserver::{self, Api, NodeAccess, Parts, kubeconfig};
+use crate::apiserver::{self, Api, Parts, kubeconfig};
 use crate::client::{Client, Recorder};
 use crate::clock::Clock;
 use crate::controller::fault::Fault;
@@ -26,11 +23,14 @@ use crate::kubelet::image::registry::{self, Registries};
 use crate::kubelet::image::{self, ImageStore, Images, StoreError};
 use crate::kubelet::{self, Kubelets, Logs, NodeConfig, Running};
 use crate::random::Random;
-use crate::runtime::log::LogQuery;
 use crate::runtime::sim::SimRuntime;
 use crate::runtime::wasm::{self, WasmRuntime};
 use crate::scheduler::{self, Scheduler};
 use crate::store::{self, OpenError, Store};
+
+mod node_access;
+
+use node_access::Nodes;
 
 /// What a cluster is to be.
 #[derive(Clone, Debug)]
@@ -153,7 +153,7 @@ impl Cluster {
         let names: Vec<String> = config.listen.iter().map(|address| address.ip().to_string()).collect();
         let pki = Pki::load_or_create_for(pki_dir.as_deref(), clock, &names).map_err(StartError::Pki)?;
         let (logs, running) = (Logs::default(), Running::default());
-        let node_access = Arc::new(NodeLogs { logs: logs.clone(), clock });
+        let node_access = Arc::new(Nodes { logs: logs.clone(), running: running.clone(), clock });
         let api = Api::new(Parts {
             store: store.clone(),
             clock,
@@ -348,35 +348,6 @@ fn nodes(
     let sim = (0..config.sim_nodes)
         .map(|i| NodeConfig::sim(&format!("sim-{i}"), config.nodes + i, plays.clone(), any.clone()));
     Ok(wasm.chain(sim).collect())
-}
-
-/// What the API asks of nodes: their kubelets are in this process.
-struct NodeLogs {
-    logs: Logs,
-    clock: Clock,
-}
-
-#[async_trait]
-impl NodeAccess for NodeLogs {
-    async fn logs(
-        &self,
-        pod: &Pod,
-        container: &str,
-        options: &LogOptions,
-    ) -> Result<LogStream, apiserver::Error> {
-        let since =
-            options.since_seconds.map(|seconds| self.clock.now() - jiff::SignedDuration::from_secs(seconds));
-        let query = LogQuery {
-            follow: options.follow,
-            since: since.or(options.since_time),
-            timestamps: options.timestamps,
-            tail_lines: options.tail_lines,
-            limit_bytes: options.limit_bytes,
-        };
-        self.logs
-            .read(pod, container, options.previous, &query)
-            .map_err(|no_log| apiserver::Error::bad_request(no_log.to_string()))
-    }
 }
 
 #[cfg(test)]

@@ -365,6 +365,9 @@ fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
             (kind.group, kind.version, kind.kind)
         }
         Subresource::Binding => (kind.group, kind.version, "Binding"),
+        Subresource::Exec => (kind.group, kind.version, "PodExecOptions"),
+        Subresource::Attach => (kind.group, kind.version, "PodAttachOptions"),
+        Subresource::PortForward => (kind.group, kind.version, "PodPortForwardOptions"),
         Subresource::History => ("coracle.dev", "v1", "ObjectHistory"),
         Subresource::Trigger => ("coracle.dev", "v1", "Trigger"),
         Subresource::Scale => (scale::KIND.group, scale::KIND.version, scale::KIND.kind),

@@ -9,6 +9,7 @@ mod body;
 mod documents;
 mod serve;
 mod tls;
+mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
@@ -188,7 +189,8 @@ impl Connection {
             async move { Ok::<_, std::convert::Infallible>(serve::serve(context, &identity, request).await) }
         });
         let builder = builder(http2);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection =
+            std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         tokio::select! {
             ended = connection.as_mut() => return ended,
             () = stop.cancelled() => connection.as_mut().graceful_shutdown(),

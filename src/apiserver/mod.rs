@@ -18,6 +18,7 @@ pub mod protobuf;
 pub mod render;
 pub mod request;
 pub mod status;
+pub mod stream;
 pub mod table;
 pub mod token;
 pub mod version;

@@ -172,12 +172,6 @@ fn find_subresource(kind: &Kind, asked: &str) -> Result<Subresource, Error> {
     if let Some(found) = kind.subresources.iter().copied().find(|one| one.name() == asked) {
         return Ok(found);
     }
-    if kind.plural == "pods" && matches!(asked, "exec" | "attach" | "portforward") {
-        // Answered at once: clients would otherwise try one streaming protocol after another.
-        return Err(Error::bad_request(format!(
-            "{asked} is not supported: this server opens no streams into containers"
-        )));
-    }
     Err(Error::unknown_resource())
 }
 
@@ -213,7 +207,9 @@ pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
         }
         Subresource::Log | Subresource::History => &["get"],
         Subresource::Finalize => &["update"],
-        Subresource::Queue => &["create", "get"],
+        Subresource::Queue | Subresource::Exec | Subresource::Attach | Subresource::PortForward => {
+            &["create", "get"]
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
 use super::authn::User;
+use super::stream::Streaming;
 use crate::kind::{Kind, Object, Subresource};
 use crate::store::{History, Record};
 
@@ -73,6 +74,19 @@ pub struct Options {
     pub propagation_policy: Option<String>,
     pub orphan_dependents: Option<bool>,
     pub log: LogOptions,
+    pub streams: StreamOptions,
+}
+
+/// Parameters of `pods/exec`, `pods/attach` and `pods/portforward` (BEHAVIOURS 8.7).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    pub container: Option<String>,
+    pub command: Vec<String>,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+    pub ports: Vec<u16>,
 }
 
 /// Parameters of `pods/log` (BEHAVIOURS 8.4).
@@ -129,6 +143,8 @@ pub enum Response {
     },
     /// Log text.
     Text(LogStream),
+    /// Streams, to be opened once the connection is theirs.
+    Stream(Streaming),
     /// JSON that is no object of a kind.
     Document(serde_json::Value),
     /// The versions of one object, at least one.

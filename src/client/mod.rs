@@ -375,6 +375,7 @@ fn revision(answer: &Response) -> u64 {
         | Response::Watch(_)
         | Response::Status(_)
         | Response::Text(_)
+        | Response::Stream(_)
         | Response::Document(_)
         | Response::History(_) => 0,
     }

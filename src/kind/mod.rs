@@ -111,8 +111,7 @@ pub enum Scope {
 
 /// A path under an object that has a meaning of its own.
 ///
-/// `exec`, `attach`, `portforward` and `proxy` belong here too; they come with the issues that serve
-/// them.
+/// `proxy` belongs here too; it comes with the issue that serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subresource {
     Status,
@@ -134,6 +133,12 @@ pub enum Subresource {
     Scale,
     /// `jobs/queue`: hands out the work of a Job, which is ours.
     Queue,
+    /// `pods/exec`: streams of a further run beside a container.
+    Exec,
+    /// `pods/attach`: streams of a container's own run.
+    Attach,
+    /// `pods/portforward`: streams to ports of a pod.
+    PortForward,
 }
 
 impl Subresource {
@@ -151,7 +156,16 @@ impl Subresource {
             Self::Trigger => "trigger",
             Self::Scale => "scale",
             Self::Queue => "queue",
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
         }
+    }
+
+    /// Whether a request for it becomes streams, on a connection of its own.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Exec | Self::Attach | Self::PortForward)
     }
 }
 

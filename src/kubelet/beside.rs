@@ -77,7 +77,7 @@ pub struct Wanted {
 pub struct Beside {
     /// Dropping it is the end of the input. None if it has no input.
     pub stdin: Option<Sender>,
-    pub stdout: Receiver,
+    pub stdout: Option<Receiver>,
     /// None if it writes both to one stream.
     pub stderr: Option<Receiver>,
     /// None if it never began.
@@ -151,7 +151,7 @@ pub(crate) async fn start(setup: &Arc<Setup>, command: &[String], wanted: Wanted
         }
     });
     let stdin = wanted.stdin.then_some(sender);
-    Ok(Beside { stdin, stdout, stderr, run: Some(Ending(container)) })
+    Ok(Beside { stdin, stdout: Some(stdout), stderr, run: Some(Ending(container)) })
 }
 
 fn not_found(setup: &Setup, word: &str, wanted: Wanted) -> Beside {
@@ -164,7 +164,7 @@ fn not_found(setup: &Setup, word: &str, wanted: Wanted) -> Beside {
     let told = pipe::filled(text.into());
     let nothing = pipe::filled(Bytes::new());
     let (stdout, stderr) = if wanted.merged || wanted.tty { (told, None) } else { (nothing, Some(told)) };
-    Beside { stdin: None, stdout, stderr, run: None }
+    Beside { stdin: None, stdout: Some(stdout), stderr, run: None }
 }
 
 /// What a command came to.
@@ -196,7 +196,10 @@ pub(crate) async fn finish(
         let wanted = Wanted { merged: true, ..Wanted::default() };
         let mut run = start(setup, command, wanted).await.map_err(Unfinished::NotStarted)?;
         let mut output = Vec::new();
-        while let Some(bytes) = run.stdout.read().await {
+        let mut stdout = run.stdout.take();
+        while let Some(stdout) = &mut stdout
+            && let Some(bytes) = stdout.read().await
+        {
             let room = bytes_max.saturating_sub(output.len());
             output.extend_from_slice(&bytes[..room.min(bytes.len())]);
         }

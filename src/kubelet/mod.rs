@@ -87,7 +87,7 @@ pub use address::of_node;
 pub use beside::{Beside, Wanted};
 pub use logs::{Logs, NoLog};
 pub use node::NodeConfig;
-pub use running::{Attached, Refused, Running};
+pub use running::{Attached, Joined, Refused, Running};
 
 use nodes::{Dispatch, NodeContext, Shared};
 

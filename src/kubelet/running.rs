@@ -40,36 +40,26 @@ pub struct Attached {
 }
 
 impl Running {
-    /// Starts a further run in the container; see [`beside`].
-    pub async fn exec(
-        &self,
-        pod: &Pod,
-        container: &str,
-        command: &[String],
-        wanted: Wanted,
-    ) -> Result<Beside, Refused> {
-        let setup = self.find(pod, container)?;
-        beside::start(&setup, command, wanted).await
-    }
-
-    /// Joins the container's own run: what it writes from now on, and its input.
-    pub fn attach(
-        &self,
-        pod: &Pod,
-        container: &str,
-        stdin: bool,
-        stdout: bool,
-        stderr: bool,
-    ) -> Result<Attached, Refused> {
-        let setup = self.find(pod, container)?;
-        let streams = &setup.streams;
-        let full = || Refused(format!("too many are attached to container {container:?} already"));
-        let stdout = if stdout { Some(streams.stdout.attach().ok_or_else(full)?) } else { None };
-        // A terminal has one stream of output.
-        let stderr =
-            if stderr && !streams.tty { Some(streams.stderr.attach().ok_or_else(full)?) } else { None };
-        let stdin = streams.stdin.as_ref().filter(|_| stdin);
-        Ok(Attached { stdin: stdin.map(|pipe| Sender::of(pipe, streams.stdin_once)), stdout, stderr })
+    /// The container, if it runs and its node runs code.
+    pub fn find(&self, pod: &Pod, container: &str) -> Result<Joined, Refused> {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let all = self.all();
+        let found = all.get(uid).and_then(|containers| {
+            // The latest, while an older one is about to leave.
+            containers.iter().rev().find(|(name, _)| name == container)
+        });
+        let Some((_, setup)) = found else {
+            return Err(Refused(format!("container not found ({container:?})")));
+        };
+        if setup.node.config.images.run_code() {
+            Ok(Joined(setup.clone()))
+        } else {
+            Err(Refused(format!(
+                "node {:?} is simulated and runs no code: choose a pod on a node with the label \
+                 coracle.dev/runtime=wasm",
+                setup.node.config.name
+            )))
+        }
     }
 
     /// Where the pod's ports are, while any of its containers runs.
@@ -86,29 +76,35 @@ impl Running {
         Place { running: self.clone(), uid: uid.to_owned(), setup: setup.clone() }
     }
 
-    fn find(&self, pod: &Pod, container: &str) -> Result<Arc<Setup>, Refused> {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let all = self.all();
-        let found = all.get(uid).and_then(|containers| {
-            // The latest, while an older one is about to leave.
-            containers.iter().rev().find(|(name, _)| name == container)
-        });
-        let Some((_, setup)) = found else {
-            return Err(Refused(format!("container not found ({container:?})")));
-        };
-        if setup.node.config.images.run_code() {
-            Ok(setup.clone())
-        } else {
-            Err(Refused(format!(
-                "node {:?} is simulated and runs no code: choose a pod on a node with the label \
-                 coracle.dev/runtime=wasm",
-                setup.node.config.name
-            )))
-        }
-    }
-
     fn all(&self) -> MutexGuard<'_, ByUid> {
         self.0.lock().expect("no holder panics")
+    }
+}
+
+/// A container that runs.
+pub struct Joined(Arc<Setup>);
+
+impl Joined {
+    /// Starts a further run beside it; see [`beside`].
+    pub async fn exec(&self, command: &[String], wanted: Wanted) -> Result<Beside, Refused> {
+        beside::start(&self.0, command, wanted).await
+    }
+
+    /// Joins its own run: what it writes from now on, and its input.
+    pub fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<Attached, Refused> {
+        let Setup { streams, label, .. } = &*self.0;
+        let full = || Refused(format!("too many are attached to {label} already"));
+        let stdout = if stdout { Some(streams.stdout.attach().ok_or_else(full)?) } else { None };
+        // A terminal has one stream of output.
+        let stderr =
+            if stderr && !streams.tty { Some(streams.stderr.attach().ok_or_else(full)?) } else { None };
+        let stdin = streams.stdin.as_ref().filter(|_| stdin);
+        Ok(Attached { stdin: stdin.map(|pipe| Sender::of(pipe, streams.stdin_once)), stdout, stderr })
+    }
+
+    /// Returns when its own run has ended.
+    pub async fn over(&self) {
+        self.0.over.cancelled().await;
     }
 }
 

@@ -13,6 +13,7 @@ mod crash;
 mod cron;
 mod cron_kubectl;
 mod drain;
+mod exec;
 mod guest;
 mod jobs;
 mod kubectl;

@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("wasmtime", &["src/runtime/"]),
     ("hyper", &["src/apiserver/http", "src/kubelet/handler"]),
+    ("tokio_tungstenite", &["src/apiserver/http"]),
     ("reqwest", &["src/kubelet/image/registry/"]),
     ("oci_client", &["src/kubelet/image/registry/push.rs"]),
     ("tar", &["src/kubelet/image/"]),

@@ -46,7 +46,7 @@ fn check_options(target: &Target, options: &LogOptions) -> Result<(), Error> {
 }
 
 /// The container that is asked for, or the only one.
-fn container<'a>(pod: &'a Pod, asked: Option<&'a str>) -> Result<&'a str, String> {
+pub(super) fn container<'a>(pod: &'a Pod, asked: Option<&'a str>) -> Result<&'a str, String> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let spec = pod.spec.as_ref().ok_or_else(|| format!("the pod {name} has no spec"))?;
     let apps: Vec<&str> = spec.containers.iter().map(|one| one.name.as_str()).collect();

@@ -19,6 +19,7 @@ mod pod_binding;
 mod queue;
 mod review;
 mod scale;
+mod stream;
 mod token;
 mod trigger;
 mod update;
@@ -35,8 +36,9 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::authn::User;
 use super::authz;
-use super::request::{LogOptions, LogStream, Request, Response, Verb};
+use super::request::{LogOptions, LogStream, Request, Response, StreamOptions, Verb};
 use super::status::Error;
+use super::stream::{Dial, Opening};
 use super::token::SigningKey;
 use crate::clock::Clock;
 use crate::kind::field::{Errors, Path};
@@ -56,6 +58,21 @@ const WRITE_TRIES_MAX: usize = 64;
 pub trait NodeAccess: Send + Sync {
     /// The log of `container` (already checked to exist in the pod's spec) as its node has it.
     async fn logs(&self, pod: &Pod, container: &str, options: &LogOptions) -> Result<LogStream, Error>;
+
+    /// A further run beside `container`, which is checked to run; it starts when the future is awaited.
+    fn exec(&self, _pod: &Pod, _container: &str, _options: &StreamOptions) -> Result<Opening, Error> {
+        Err(Error::bad_request("exec is not supported by this node"))
+    }
+
+    /// The streams of `container`'s own run.
+    fn attach(&self, _pod: &Pod, _container: &str, _options: &StreamOptions) -> Result<Opening, Error> {
+        Err(Error::bad_request("attach is not supported by this node"))
+    }
+
+    /// Connects to ports of the pod, which is checked to run.
+    fn dial(&self, _pod: &Pod) -> Result<Dial, Error> {
+        Err(Error::bad_request("portforward is not supported by this node"))
+    }
 }
 
 /// The API of one cluster; cheap to clone.
@@ -190,6 +207,9 @@ impl Api {
             (Some(Subresource::Scale), Verb::Update) => api.update_scale(&target, &options, body).await,
             (Some(Subresource::Scale), Verb::Patch) => api.patch_scale(&target, &options, body).await,
             (Some(Subresource::Log), Verb::Get) => api.log(&target, &options).await,
+            (Some(Subresource::Exec), Verb::Get | Verb::Create) => api.exec(&target, &options),
+            (Some(Subresource::Attach), Verb::Get | Verb::Create) => api.attach(&target, &options),
+            (Some(Subresource::PortForward), Verb::Get | Verb::Create) => api.port_forward(&target, &options),
             (Some(Subresource::History), Verb::Get) => api.history(&target, &options).await,
             (Some(_), _) => Err(Error::method_not_allowed(kind)),
         }

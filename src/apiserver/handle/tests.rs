@@ -148,6 +148,7 @@ fn value(response: Response) -> Value {
             })
         }
         Response::Text(_) => json!("text"),
+        Response::Stream(_) => json!("stream"),
         Response::Document(document) => document,
         Response::History(history) => {
             let put = history.versions.iter().find_map(|version| match &version.content {

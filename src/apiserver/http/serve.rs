@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, error, info_span};
 use super::answer::{Answer, events, gzipped, headed, log_pieces, set, text, text_of, told, warning_header};
 use super::body::{Body, Pieces};
 use super::documents::Documents;
+use super::upgrade;
 use crate::apiserver::authn::{self, Identity, User};
 use crate::apiserver::authz;
 use crate::apiserver::history;
@@ -57,6 +58,8 @@ pub(super) struct Context {
     pub(super) stop: CancellationToken,
     /// In bytes.
     bodies: Semaphore,
+    /// Streams that are open.
+    pub(super) sessions: Arc<Semaphore>,
 }
 
 impl Context {
@@ -69,6 +72,7 @@ impl Context {
             documents: Documents::new(crate::kind::ALL),
             stop,
             bodies: Semaphore::new(BODIES_MAX),
+            sessions: Arc::new(Semaphore::new(upgrade::SESSIONS_MAX)),
         }
     }
 
@@ -136,13 +140,16 @@ fn labels(route: &Result<Route, Refusal>, method: &Method) -> Labels {
         labels.version = target.kind.version;
         labels.resource = target.kind.plural;
         labels.subresource = target.subresource.map_or("", Subresource::name);
+        if target.subresource.is_some_and(Subresource::is_stream) {
+            labels.verb = "CONNECT";
+        }
     }
     labels
 }
 
 /// One request and what it is answered with.
 struct Exchange<'a> {
-    context: &'a Context,
+    context: &'a Arc<Context>,
     identity: &'a Identity,
     parts: &'a Parts,
     query: &'a Query,
@@ -197,7 +204,8 @@ impl Exchange<'_> {
     {
         let Target { verb, kind, subresource, namespace, name } = target;
         let is_log = subresource == Some(Subresource::Log);
-        let mut accepted = if is_log {
+        let is_stream = subresource.is_some_and(Subresource::is_stream);
+        let mut accepted = if is_log || is_stream {
             Accepted::DEFAULT
         } else {
             negotiate::resource(self.header(header::ACCEPT), verb == Verb::Watch)?
@@ -272,6 +280,10 @@ impl Exchange<'_> {
                 let guard = self.context.metrics.stream(self.labels);
                 let pieces = log_pieces(log, self.context.stop.clone(), guard);
                 Ok(headed(200, "text/plain", Body::stream(pieces, None)))
+            }
+            Response::Stream(streaming) => {
+                let guard = self.context.metrics.stream(self.labels);
+                upgrade::answer(self.context, self.parts, streaming, guard)
             }
             Response::Document(document) => self.json(200, document.to_string().into(), accepted),
             Response::History(history) => self.pieces(history::pieces(kind, history), accepted),

@@ -21,6 +21,8 @@ use crate::apiserver::{Body, Error, NodeAccess, Options, Parts, Request, Verb};
 use crate::random::Random;
 use crate::store::Store;
 
+mod streams;
+
 struct NoNodes;
 
 #[async_trait]
@@ -62,12 +64,16 @@ impl Reply {
 }
 
 async fn harness() -> Harness {
+    harness_with(Arc::new(NoNodes)).await
+}
+
+async fn harness_with(nodes: Arc<dyn NodeAccess>) -> Harness {
     let clock = Clock::real();
     let api = Api::new(Parts {
         store: Store::ephemeral(clock),
         clock,
         random: Random::from_seed(1),
-        nodes: Arc::new(NoNodes),
+        nodes,
         tokens: Arc::new(SigningKey::generate().unwrap()),
     });
     let mut namespace = Namespace::default();
@@ -461,7 +467,7 @@ async fn other_paths_answer_as_kubernetes_does() {
     let unknown = harness.get("/api/v1/teapots").await;
     assert_eq!(unknown.json()["message"], "the server could not find the requested resource");
     let exec = harness.ask("POST /api/v1/namespaces/n/pods/p/exec?command=ls", &[], b"").await;
-    assert_eq!((exec.code, &exec.json()["reason"]), (400, &json!("BadRequest")));
+    assert_eq!((exec.code, &exec.json()["reason"]), (404, &json!("NotFound")));
     let index = harness.get("/").await.json();
     assert!(index["paths"].as_array().unwrap().contains(&json!("/openapi/v3/api/v1")));
 }

@@ -74,9 +74,14 @@ pub(super) fn build(kinds: &[&'static Kind], names: &[String], group: &str, vers
                 | Subresource::Finalize
                 | Subresource::History
                 | Subresource::Trigger
-                | Subresource::Queue => name,
+                | Subresource::Queue
+                | Subresource::Exec
+                | Subresource::Attach
+                | Subresource::PortForward => name,
             };
-            let gives = if subresource == Subresource::Log { "" } else { body };
+            let is_text = subresource == Subresource::Log || subresource.is_stream();
+            let gives = if is_text { "" } else { body };
+            let body = if subresource.is_stream() { "" } else { body };
             let of = |method, verb, takes| Operation {
                 subresource: Some(subresource),
                 ..operation(method, if verb == "create" { "post" } else { method }, verb, takes, gives)

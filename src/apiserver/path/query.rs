@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::apiserver::request::{LogOptions, Options};
+use crate::apiserver::request::{LogOptions, Options, StreamOptions};
 use crate::apiserver::status::Error;
 
 /// The parameters of a URL, decoded, in order.
@@ -84,6 +84,26 @@ pub fn options(query: &Query) -> Result<Options, Error> {
         propagation_policy: query.word("propagationPolicy"),
         orphan_dependents: query.flag("orphanDependents"),
         log: log_options(query)?,
+        streams: stream_options(query)?,
+    })
+}
+
+fn stream_options(query: &Query) -> Result<StreamOptions, Error> {
+    let flag = |name: &str| query.flag(name).unwrap_or(false);
+    // Ports come one by one, or several with commas between them.
+    let ports = query.all("ports").flat_map(|value| value.split(',')).filter(|port| !port.is_empty());
+    let port = |text: &str| match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        Ok(_) | Err(_) => Err(bad("ports", text, "it must be a port from 1 to 65535")),
+    };
+    Ok(StreamOptions {
+        container: query.word("container"),
+        command: query.all("command").map(str::to_owned).collect(),
+        stdin: flag("stdin"),
+        stdout: flag("stdout"),
+        stderr: flag("stderr"),
+        tty: flag("tty"),
+        ports: ports.map(port).collect::<Result<_, _>>()?,
     })
 }
 

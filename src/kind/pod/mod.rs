@@ -33,7 +33,15 @@ use super::{Kind, Strategy, Subresource};
 pub static KIND: Kind = Kind {
     short_names: &["po"],
     categories: &["all"],
-    subresources: &[Subresource::Status, Subresource::Binding, Subresource::Eviction, Subresource::Log],
+    subresources: &[
+        Subresource::Status,
+        Subresource::Binding,
+        Subresource::Eviction,
+        Subresource::Log,
+        Subresource::Exec,
+        Subresource::Attach,
+        Subresource::PortForward,
+    ],
     columns: table::COLUMNS,
     ..Kind::namespaced(&Rules, "pod")
 };

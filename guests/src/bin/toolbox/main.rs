@@ -98,6 +98,8 @@ pub fn run(words: &[String], io: &mut Io) -> Option<i32> {
             if *name == "test" { 2 } else { 1 }
         }
     };
+    // Whoever listens hears each command when it has spoken.
+    io.out.flush().ok();
     Some(code)
 }
 

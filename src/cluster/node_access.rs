@@ -1,0 +1,143 @@
+//! What the API asks of nodes: their kubelets are in this process.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::net::TcpStream;
+
+use crate::apiserver::request::{LogOptions, LogStream, StreamOptions};
+use crate::apiserver::stream::{Dial, Ended, Input, Opening, Session};
+use crate::apiserver::{Error, NodeAccess};
+use crate::clock::Clock;
+use crate::kubelet::{Logs, Refused, Running, Wanted};
+use crate::runtime::log::LogQuery;
+use crate::runtime::pipe::{Receiver, Sender};
+
+/// How long a pod's port may take to answer.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+pub(super) struct Nodes {
+    pub(super) logs: Logs,
+    pub(super) running: Running,
+    pub(super) clock: Clock,
+}
+
+#[async_trait]
+impl NodeAccess for Nodes {
+    async fn logs(&self, pod: &Pod, container: &str, options: &LogOptions) -> Result<LogStream, Error> {
+        let since =
+            options.since_seconds.map(|seconds| self.clock.now() - jiff::SignedDuration::from_secs(seconds));
+        let query = LogQuery {
+            follow: options.follow,
+            since: since.or(options.since_time),
+            timestamps: options.timestamps,
+            tail_lines: options.tail_lines,
+            limit_bytes: options.limit_bytes,
+        };
+        self.logs
+            .read(pod, container, options.previous, &query)
+            .map_err(|no_log| Error::bad_request(no_log.to_string()))
+    }
+
+    fn exec(&self, pod: &Pod, container: &str, options: &StreamOptions) -> Result<Opening, Error> {
+        let joined = self.running.find(pod, container).map_err(refused)?;
+        let options = options.clone();
+        Ok(async move {
+            let wanted = Wanted { stdin: options.stdin, tty: options.tty, merged: false };
+            let started = joined.exec(&options.command, wanted).await;
+            let mut run = started.map_err(|refused| Error::internal(refused.to_string()))?;
+            let stdin = run.stdin.take().map(|stdin| Box::new(Stdin(stdin)) as Box<dyn Input>);
+            let stdout = wanted_or_drained(run.stdout.take(), options.stdout);
+            let stderr = wanted_or_drained(run.stderr.take(), options.stderr);
+            let ended = async move {
+                let (code, text) = run.exited().await;
+                Ended { code, text }
+            };
+            Ok(Session { stdin, stdout, stderr, ended: ended.boxed() })
+        }
+        .boxed())
+    }
+
+    fn attach(&self, pod: &Pod, container: &str, options: &StreamOptions) -> Result<Opening, Error> {
+        let joined = self.running.find(pod, container).map_err(refused)?;
+        let options = options.clone();
+        Ok(async move {
+            let attached = joined.attach(options.stdin, options.stdout, options.stderr);
+            let attached = attached.map_err(|refused| Error::internal(refused.to_string()))?;
+            let stdin = attached.stdin.map(|stdin| Box::new(Stdin(stdin)) as Box<dyn Input>);
+            Ok(Session {
+                stdin,
+                stdout: attached.stdout.map(pieces),
+                stderr: attached.stderr.map(pieces),
+                // As upstream: how the container itself ends is told by its status.
+                ended: async move {
+                    joined.over().await;
+                    Ended::default()
+                }
+                .boxed(),
+            })
+        }
+        .boxed())
+    }
+
+    fn dial(&self, pod: &Pod) -> Result<Dial, Error> {
+        let address = self.running.address(pod).ok_or_else(|| {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            Error::bad_request(format!("unable to forward ports: pod {name} is not running"))
+        })?;
+        let clock = self.clock;
+        Ok(Arc::new(move |port| -> BoxFuture<'static, io::Result<TcpStream>> {
+            async move {
+                let connection = clock.timeout(CONNECT_MAX, TcpStream::connect((address, port))).await;
+                let connection = connection.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                let named = |error: io::Error| {
+                    let text = error.to_string();
+                    let why = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
+                    let text = format!("dial tcp {address}:{port}: connect: {why}");
+                    io::Error::new(error.kind(), text)
+                };
+                let connection = connection.map_err(named)?;
+                connection.set_nodelay(true)?;
+                Ok(connection)
+            }
+            .boxed()
+        }))
+    }
+}
+
+/// In the words by which kubectl's users know it.
+fn refused(refused: Refused) -> Error {
+    Error::bad_request(format!("unable to upgrade connection: {refused}"))
+}
+
+struct Stdin(Sender);
+
+#[async_trait]
+impl Input for Stdin {
+    async fn write(&self, bytes: Bytes) -> bool {
+        self.0.write(bytes).await
+    }
+}
+
+fn pieces(output: Receiver) -> LogStream {
+    Box::pin(stream::unfold(output, async |mut output| {
+        let piece = output.read().await?;
+        Some((piece, output))
+    }))
+}
+
+/// What nobody wants is read all the same, or the program would wait for that.
+fn wanted_or_drained(output: Option<Receiver>, is_wanted: bool) -> Option<LogStream> {
+    let mut output = output?;
+    if is_wanted {
+        return Some(pieces(output));
+    }
+    tokio::spawn(async move { while output.read().await.is_some() {} });
+    None
+}
