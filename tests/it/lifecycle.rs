@@ -66,19 +66,25 @@ fn events(up: &Up, pod: &str) -> String {
 /// Waits until an event of the pod says so.
 #[track_caller]
 fn wait_for_event(up: &Up, pod: &str, text: &str) {
+    watch_events(up, pod, "{.reason}: {.message}", |line| line.contains(text));
+}
+
+/// Waits until a line about an event of the pod, in this template, is as wanted.
+#[track_caller]
+fn watch_events(up: &Up, pod: &str, template: &str, wanted: impl Fn(&str) -> bool) {
     let field = format!("--field-selector=involvedObject.name={pod}");
-    let template = "jsonpath={.reason}: {.message}{\"\\n\"}";
+    let template = format!("jsonpath={template}{{\"\\n\"}}");
     let mut watch = up
-        .kubectl_command(&["get", "events", &field, "--watch", "-o", template])
+        .kubectl_command(&["get", "events", &field, "--watch", "-o", &template])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut seen = Vec::new();
-    let found = lines.inspect(|line| seen.push(line.clone())).any(|line| line.contains(text));
+    let found = lines.inspect(|line| seen.push(line.clone())).any(|line| wanted(&line));
     watch.kill().unwrap();
     watch.wait().unwrap();
-    assert!(found, "no {text:?} in {seen:#?}");
+    assert!(found, "not among {seen:#?}");
 }
 
 /// Stands in for a guest that serves HTTP on the pod's address: answers every request with a status.
@@ -133,6 +139,8 @@ fn pods_are_probed_and_stopped() {
         is_restarted_when_its_probe_fails,
         waits_for_readiness_gates,
         stops_sidecars_of_a_job,
+        leaves_a_message,
+        is_over_at_its_deadline,
     ] {
         test(&up);
     }
@@ -294,7 +302,19 @@ fn runs_commands_beside_it(up: &Up) {
     let missing = "lifecycle: {preStop: {exec: {command: ['false']}}}, \
                    readinessProbe: {exec: {command: [cat, /shared/there]}, periodSeconds: 1, timeoutSeconds: 60}";
     up.kubectl_stdin(CREATE, &with("fails", missing));
-    wait_for_event(up, "fails", "Unhealthy: Readiness probe failed: cat");
+    wait_for_event(
+        up,
+        "fails",
+        "Unhealthy: Readiness probe failed: /shared/there: No such file or directory",
+    );
+    // 9.14: what happens again is one event.
+    let count = "{.reason} {.type} {.count}";
+    watch_events(up, "fails", count, |line| {
+        line.strip_prefix("Unhealthy Warning ").is_some_and(|count| count.parse::<u32>().unwrap() > 1)
+    });
+    for reason in ["Scheduled: ", "Created: ", "Started: "] {
+        assert_eq!(events(up, "fails").matches(reason).count(), 1, "{reason}");
+    }
     up.kubectl(&["delete", "pod", "commands", "fails", "--timeout=50s"]);
     wait_for_event(up, "fails", "FailedPreStopHook: PreStopHook failed");
 }
@@ -350,6 +370,46 @@ fn stops_sidecars_of_a_job(up: &Up) {
     assert_eq!(up.kubectl(&["get", "pods", "-l", "batch.kubernetes.io/job-name=aided", "-o", aid]), "0");
     let logs = up.kubectl(&["logs", "job/aided", "-c", "aid"]);
     assert!(logs.starts_with("working\n") && logs.ends_with("finished\n"), "{logs}");
+}
+
+// BEHAVIOURS 9.13.
+fn leaves_a_message(up: &Up) {
+    for (name, policy, script, code, message) in [
+        ("written", "File", "echo bye > /dev/termination-log; echo out; exit 3", "3", "bye\n"),
+        ("silent", "File", "echo out; exit 3", "3", ""),
+        ("logged", "FallbackToLogsOnError", "echo one; echo two; exit 3", "3", "one\ntwo\n"),
+        ("both", "FallbackToLogsOnError", "echo bye > /dev/termination-log; echo out; exit 3", "3", "bye\n"),
+        ("well", "FallbackToLogsOnError", "echo one", "0", ""),
+    ] {
+        up.kubectl_stdin(
+            CREATE,
+            &format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{restartPolicy: Never, containers: [{{name: main, \
+                 image: coracle.dev/toolbox:v1, args: [sh, -c, '{script}'], terminationMessagePolicy: {policy}}}]}}}}"
+            ),
+        );
+        let state = ".status.containerStatuses[0].state.terminated";
+        wait_for(up, name, &format!("{state}.exitCode"), code);
+        assert_eq!(get(up, name, &format!("{state}.message")), message, "{name}");
+    }
+}
+
+// BEHAVIOURS 9.11.
+fn is_over_at_its_deadline(up: &Up) {
+    up.kubectl_stdin(
+        CREATE,
+        "{apiVersion: v1, kind: Pod, metadata: {name: limited}, spec: {activeDeadlineSeconds: 2, \
+         containers: [{name: main, image: coracle.dev/finish:v1, args: ['0.05']}]}}",
+    );
+    wait_for(up, "limited", ".status.reason", "DeadlineExceeded");
+    assert_eq!(get(up, "limited", ".status.phase"), "Failed");
+    let message = "Pod was active on the node longer than the specified deadline";
+    assert_eq!(get(up, "limited", ".status.message"), message);
+    assert_eq!(
+        get(up, "limited", ".status.containerStatuses[0].state.terminated.exitCode"),
+        "0",
+        "asked first"
+    );
 }
 
 #[test]

@@ -207,6 +207,7 @@ type Rule = (u32, u32);
 /// Sections of which a test cites every rule, and how many rules each has.
 const SECTIONS: &[(&str, u32, u32)] = &[
     ("deletion and garbage collection", 4, 8),
+    ("pods", 9, 14),
     ("environment and volumes", 10, 17),
     ("daemon sets", 12, 10),
     ("jobs", 13, 14),
