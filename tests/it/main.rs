@@ -16,6 +16,7 @@ mod drain;
 mod exec;
 mod guest;
 mod jobs;
+mod kills;
 mod kubectl;
 mod lifecycle;
 mod pods;
