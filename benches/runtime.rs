@@ -87,7 +87,8 @@ fn run_empty(criterion: &mut Criterion) {
     let two = two.expect("a runtime");
     for (threads, tokio) in [("one thread", one), ("two threads", two)] {
         let random = Random::from_os();
-        let options = Options { clock, random, guests: tokio.handle().clone(), cache_dir: None };
+        let options =
+            Options { clock, random, guests: tokio.handle().clone(), computing: None, cache_dir: None };
         let runtime = WasmRuntime::new(options).expect("a runtime");
         let image = tokio.block_on(runtime.prepare(wasm.clone().into())).expect("an image");
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use tokio::runtime::Handle;
 
 use crate::apiserver::authn::User;
 use crate::apiserver::http::Server;
@@ -21,7 +20,7 @@ use crate::guests;
 use crate::kind;
 use crate::kubelet::image::registry::{self, Registries};
 use crate::kubelet::image::{self, ImageStore, Images, StoreError};
-use crate::kubelet::{self, Kubelets, Logs, NodeConfig, Running};
+use crate::kubelet::{self, Kubelets, Logs, Meters, NodeConfig, Running};
 use crate::random::Random;
 use crate::runtime::sim::SimRuntime;
 use crate::runtime::wasm::{self, WasmRuntime};
@@ -29,8 +28,10 @@ use crate::scheduler::{self, Scheduler};
 use crate::store::{self, OpenError, Store};
 
 mod node_access;
+mod threads;
 
 use node_access::Nodes;
+use threads::GuestThreads;
 
 /// What a cluster is to be.
 #[derive(Clone, Debug)]
@@ -147,13 +148,14 @@ impl Cluster {
         };
         store.forget_deleted(sealed());
         let guests = GuestThreads::start(clock).map_err(StartError::Threads)?;
-        let nodes = nodes(&config, clock, &random, &guests.handle())?;
+        let nodes = nodes(&config, clock, &random, &guests)?;
         let pki_dir = config.data_dir.as_ref().map(|data_dir| data_dir.join("pki"));
         // The certificate always covers loopback; an address that somebody chose is added.
         let names: Vec<String> = config.listen.iter().map(|address| address.ip().to_string()).collect();
         let pki = Pki::load_or_create_for(pki_dir.as_deref(), clock, &names).map_err(StartError::Pki)?;
-        let (logs, running) = (Logs::default(), Running::default());
-        let node_access = Arc::new(Nodes { logs: logs.clone(), running: running.clone(), clock });
+        let (logs, running, meters) = (Logs::default(), Running::default(), Meters::default());
+        let node_access =
+            Arc::new(Nodes { logs: logs.clone(), running: running.clone(), meters: meters.clone(), clock });
         let api = Api::new(Parts {
             store: store.clone(),
             clock,
@@ -199,6 +201,7 @@ impl Cluster {
             nodes,
             logs,
             running,
+            meters,
         });
         Ok(Self { clock, store, api, pki, server, controllers, scheduler, kubelets, guests })
     }
@@ -284,38 +287,11 @@ fn sealing(data_dir: &Path, key_file: Option<&Path>) -> Result<store::Sealing, O
     Ok(store::Sealing { collections: sealed(), key_file: store::locate(data_dir, key_file)? })
 }
 
-/// Threads for guests, apart from the control plane's: `event_interval(1)` keeps their timers exact
-/// beside guests that compute. `None` in virtual time, where there is one thread for all.
-struct GuestThreads(Option<tokio::runtime::Runtime>);
-
-impl GuestThreads {
-    fn start(clock: Clock) -> std::io::Result<Self> {
-        if clock.is_virtual() {
-            return Ok(Self(None));
-        }
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.thread_name("guest").event_interval(1).enable_all().build().map(|runtime| Self(Some(runtime)))
-    }
-
-    fn handle(&self) -> Handle {
-        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
-    }
-}
-
-impl Drop for GuestThreads {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            // Waiting for its threads is not allowed among tasks, and nothing is left to wait for.
-            runtime.shutdown_background();
-        }
-    }
-}
-
 fn nodes(
     config: &Config,
     clock: Clock,
     random: &Random,
-    guests: &Handle,
+    threads: &GuestThreads,
 ) -> Result<Vec<NodeConfig>, StartError> {
     let images_of = |data_dir: &Path| ImageStore::on_disk(data_dir.join("images"));
     let images = match config.data_dir.as_deref().or(config.image_dir.as_deref()) {
@@ -328,7 +304,13 @@ fn nodes(
     }
     let cache_dir =
         config.data_dir.as_deref().or(config.image_dir.as_deref()).map(|dir| dir.join("compiled"));
-    let options = wasm::Options { clock, random: random.clone(), guests: guests.clone(), cache_dir };
+    let options = wasm::Options {
+        clock,
+        random: random.clone(),
+        guests: threads.waiting(),
+        computing: threads.computing(),
+        cache_dir,
+    };
     let runs = WasmRuntime::new(options).map_err(StartError::Runtime)?;
     let registries = config.registries.clone().filter(|_| !clock.is_virtual());
     let files = config.file_images.as_ref().map(|path| {
@@ -340,7 +322,7 @@ fn nodes(
         files: files.transpose()?,
     };
     let images = Images::from(Arc::new(images), runs.clone(), sources);
-    let plays = SimRuntime::new(clock, random.clone(), guests.clone());
+    let plays = SimRuntime::new(clock, random.clone(), threads.waiting());
     let any = Images::any(plays.clone());
 
     let wasm =

@@ -309,6 +309,7 @@ fn compile(names: &[String], data_dir: &DataDir) -> Result<(), Failure> {
             clock: Clock::real(),
             random: Random::from_os(),
             guests: tokio::runtime::Handle::current(),
+            computing: None,
             cache_dir: Some(data_dir.join("compiled")),
         };
         let runtime = WasmRuntime::new(options)?;

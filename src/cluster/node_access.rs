@@ -1,5 +1,6 @@
 //! What the API asks of nodes: their kubelets are in this process.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use tokio::net::TcpStream;
 
 use crate::apiserver::request::{LogOptions, LogStream, StreamOptions};
 use crate::apiserver::stream::{Dial, Ended, Input, Opening, Session};
-use crate::apiserver::{Error, NodeAccess};
+use crate::apiserver::{ContainerUsage, Error, NodeAccess, PodUsage};
 use crate::clock::Clock;
-use crate::kubelet::{Logs, Refused, Running, Wanted};
+use crate::kubelet::{Logs, Meters, Refused, Running, Used, Wanted};
 use crate::runtime::log::LogQuery;
 use crate::runtime::pipe::{Receiver, Sender};
 
@@ -25,6 +26,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Nodes {
     pub(super) logs: Logs,
     pub(super) running: Running,
+    pub(super) meters: Meters,
     pub(super) clock: Clock,
 }
 
@@ -43,6 +45,12 @@ impl NodeAccess for Nodes {
         self.logs
             .read(pod, container, options.previous, &query)
             .map_err(|no_log| Error::bad_request(no_log.to_string()))
+    }
+
+    async fn usage(&self, pods: &[Arc<Pod>]) -> HashMap<String, PodUsage> {
+        let uids: Vec<&str> = pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        let used = self.meters.of(&uids, self.clock).await;
+        used.into_iter().filter_map(|(uid, used)| Some((uid, pod_usage(used)?))).collect()
     }
 
     fn exec(&self, pod: &Pod, container: &str, options: &StreamOptions) -> Result<Opening, Error> {
@@ -130,6 +138,12 @@ fn pieces(output: Receiver) -> LogStream {
         let piece = output.read().await?;
         Some((piece, output))
     }))
+}
+
+fn pod_usage(used: Vec<Used>) -> Option<PodUsage> {
+    let (at, window) = used.iter().map(|one| (one.at, one.window)).max()?;
+    let of = |one: Used| ContainerUsage { name: one.container, nanocores: one.nanocores, memory: one.memory };
+    Some(PodUsage { at, window, containers: used.into_iter().map(of).collect() })
 }
 
 /// What nobody wants is read all the same, or the program would wait for that.

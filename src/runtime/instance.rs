@@ -95,7 +95,7 @@ pub(super) async fn run(
     meter: &Arc<Meter>,
     stop: &Arc<Stop>,
 ) -> Result<Exit, PoolFull> {
-    let guest = match Guest::new(spec, world, Arc::clone(stop)) {
+    let guest = match Guest::new(spec, world, meter, Arc::clone(stop)) {
         Ok(guest) => guest,
         Err(error) => return Ok(Exit::Trap(error)),
     };
@@ -104,12 +104,8 @@ pub(super) async fn run(
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
-    if world.clock.is_virtual() || spec.cpu_limit.is_some() {
-        let mut slices = Slices::new(world.clock, Arc::clone(meter), spec.cpu_limit);
-        store.epoch_deadline_callback(move |_| Ok(slices.next()));
-    } else {
-        store.epoch_deadline_async_yield_and_update(1);
-    }
+    let mut slices = Slices::new(world.clock, Arc::clone(meter), spec.cpu_limit);
+    store.epoch_deadline_callback(move |_| Ok(slices.next()));
     let result = match command.instantiate_async(&mut store).await {
         Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
         Err(error) if error.is::<PoolConcurrencyLimitError>() => return Err(PoolFull),
@@ -127,7 +123,7 @@ pub(super) async fn run(
 }
 
 impl Guest {
-    fn new(spec: &ContainerSpec, world: &World, stop: Arc<Stop>) -> Result<Self, String> {
+    fn new(spec: &ContainerSpec, world: &World, meter: &Arc<Meter>, stop: Arc<Stop>) -> Result<Self, String> {
         let mut wasi = WasiCtx::builder();
         wasi.args(&spec.args)
             .envs(&spec.env)
@@ -153,7 +149,7 @@ impl Guest {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let files = Files::mount(&spec.mounts, spec.working_dir.as_deref(), world.clock)?;
-        let (config, memory) = (spec.config.clone(), MemoryLimit::new(spec.memory_limit));
+        let (config, memory) = (spec.config.clone(), MemoryLimit::new(spec.memory_limit, Arc::clone(meter)));
         Ok(Self {
             wasi: wasi.build(),
             table,

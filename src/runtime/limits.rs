@@ -1,7 +1,7 @@
 //! What a guest may use: memory and processor time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -26,6 +26,8 @@ pub(super) struct MemoryLimit {
     pending: u64,
     /// The guest asked for more than it may have.
     pub(super) hit: bool,
+    /// Where what is used is told.
+    meter: Arc<Meter>,
 }
 
 /// Ends a guest at once: a refused growth would let it report the failure in its own way.
@@ -34,8 +36,8 @@ pub(super) struct MemoryLimit {
 struct OverLimit(u64);
 
 impl MemoryLimit {
-    pub(super) fn new(limit: Option<u64>) -> Self {
-        Self { max: limit.unwrap_or(MEMORY_DEFAULT), used: 0, pending: 0, hit: false }
+    pub(super) fn new(limit: Option<u64>, meter: Arc<Meter>) -> Self {
+        Self { max: limit.unwrap_or(MEMORY_DEFAULT), used: 0, pending: 0, hit: false, meter }
     }
 
     fn grow(
@@ -57,11 +59,13 @@ impl MemoryLimit {
             return Err(OverLimit(self.max).into());
         }
         self.used = used;
+        self.meter.memory.store(used, Ordering::Relaxed);
         Ok(true)
     }
 
     fn take_back(&mut self) {
         self.used -= std::mem::take(&mut self.pending);
+        self.meter.memory.store(self.used, Ordering::Relaxed);
     }
 }
 
@@ -95,13 +99,17 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
-/// The processor time of one container, taken around every poll of its task.
+/// What one container uses: its processor time is taken around every poll of its task.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     /// Nanoseconds in polls that have ended.
     used: AtomicU64,
     /// When the current poll began, by the processor time of its thread.
     started: AtomicU64,
+    /// The guest was made to give way.
+    used_up: AtomicBool,
+    /// Bytes of its memories and tables.
+    memory: AtomicU64,
 }
 
 impl Meter {
@@ -118,6 +126,16 @@ impl Meter {
     /// Time used by polls that have ended.
     pub(super) fn used(&self) -> Duration {
         Duration::from_nanos(self.used.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of its memories and tables.
+    pub(super) fn memory(&self) -> u64 {
+        self.memory.load(Ordering::Relaxed)
+    }
+
+    /// Whether the poll that has just ended was ended because the guest had run long enough.
+    pub(super) fn used_up_turn(&self) -> bool {
+        self.used_up.swap(false, Ordering::Relaxed)
     }
 
     /// Time used, from within a poll.
@@ -207,6 +225,7 @@ impl Slices {
         let (clock, now, used_so_far) = (self.clock, self.clock.monotonic(), self.meter.used_so_far());
         let sleep =
             |duration| UpdateDeadline::YieldCustom(1, Box::pin(async move { clock.sleep(duration).await }));
+        self.meter.used_up.store(true, Ordering::Relaxed);
         match &mut self.rule {
             Rule::Share(None) => UpdateDeadline::Yield(1),
             Rule::Share(Some(quota)) => match quota.owed(now, used_so_far) {

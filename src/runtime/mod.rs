@@ -28,6 +28,7 @@ mod sockets;
 pub mod stdio;
 mod stop;
 mod ticker;
+mod turns;
 pub mod wasm;
 
 pub use component::{Surface, describe};
@@ -124,6 +125,12 @@ impl Container {
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         self.meter.as_ref().map_or(Duration::ZERO, |meter| meter.used())
+    }
+
+    /// Bytes of its memories and tables; zero where nothing runs.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.meter.as_ref().map_or(0, |meter| meter.memory())
     }
 
     /// Completes when the run has ended.

@@ -18,9 +18,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -38,6 +36,7 @@ use super::instance::{self, Guest, World};
 use super::limits::Meter;
 use super::stop::{self, Stop};
 use super::ticker::Ticker;
+use super::turns::{Switch, Threads, Turn};
 use super::{Container, ContainerSpec, Ending, Exit, Image, ImageError, Runtime, component, hex};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -61,6 +60,9 @@ pub struct Options {
     /// Where guests run: threads of their own, polling their timers often (`event_interval(1)`), so
     /// that guests that compute delay nobody. In virtual time the one runtime there is.
     pub guests: Handle,
+    /// Where guests go on that compute for long: threads that the system prefers less. `None` leaves
+    /// them where they are.
+    pub computing: Option<Handle>,
     /// Where compiled code is kept; `None` keeps it in memory only.
     pub cache_dir: Option<PathBuf>,
 }
@@ -78,7 +80,7 @@ pub enum RuntimeError {
 
 /// Runs WebAssembly. Costs next to nothing until the first image is prepared.
 pub struct WasmRuntime {
-    guests: Handle,
+    threads: Threads,
     shared: Arc<Shared>,
     images: Mutex<Images>,
 }
@@ -87,7 +89,7 @@ pub struct WasmRuntime {
 struct Shared {
     world: World,
     lanes: Lanes,
-    ticker: Ticker,
+    ticker: Arc<Ticker>,
     cache: Option<Cache>,
     compilations: AtomicU64,
 }
@@ -128,7 +130,7 @@ impl Image for WasmImage {
 impl WasmRuntime {
     /// A runtime whose containers run on `options.guests`.
     pub fn new(options: Options) -> Result<Arc<Self>, RuntimeError> {
-        let Options { clock, random, guests, cache_dir } = options;
+        let Options { clock, random, guests, computing, cache_dir } = options;
         let cache = cache_dir
             .map(|path| Cache::open(path.clone()).map_err(|source| RuntimeError::CacheDir { path, source }))
             .transpose()?;
@@ -136,11 +138,15 @@ impl WasmRuntime {
         let shared = Shared {
             world,
             lanes: Lanes::default(),
-            ticker: Ticker::default(),
+            ticker: Arc::default(),
             cache,
             compilations: AtomicU64::new(0),
         };
-        Ok(Arc::new(Self { guests, shared: Arc::new(shared), images: Mutex::default() }))
+        Ok(Arc::new(Self {
+            threads: Threads { waiting: guests, computing },
+            shared: Arc::new(shared),
+            images: Mutex::default(),
+        }))
     }
 
     /// How many images had to be compiled, because no code of theirs was kept.
@@ -184,10 +190,22 @@ impl Runtime for WasmRuntime {
         let image: &dyn Any = &*spec.image;
         let hears_stop = image.downcast_ref::<WasmImage>().is_some_and(|image| image.hears_stop);
         let stop = Arc::new(Stop::new(self.shared.world.clock));
-        let parts = (Arc::clone(&meter), Arc::clone(&stop));
-        let task = self.guests.spawn(contain(Arc::clone(&self.shared), spec, parts, ending));
-        let abort = task.abort_handle();
-        let container = Container::new(exited, Box::new(move || abort.abort())).with_meter(meter);
+        let switch = Arc::new(Switch::default());
+        let parts = (Arc::clone(&self.shared), Arc::clone(&meter), Arc::clone(&stop));
+        let run = async move {
+            let (shared, meter, stop) = parts;
+            run(&shared, &spec, &meter, &stop).await
+        };
+        let turn = Turn {
+            run: Box::pin(run),
+            ticker: Arc::clone(&self.shared.ticker),
+            meter: Arc::clone(&meter),
+            threads: self.threads.clone(),
+            switch: Arc::clone(&switch),
+            ending,
+        };
+        turn.begin();
+        let container = Container::new(exited, Box::new(move || switch.kill())).with_meter(meter);
         if hears_stop { container.hearing(Box::new(move |left| stop.ask(left))) } else { container }
     }
 }
@@ -294,17 +312,6 @@ fn deserialize(lane: &Lane, code: &[u8]) -> Option<Component> {
     // engine checks its own version and settings once more.
     let component = unsafe { Component::deserialize(&lane.engine, code) };
     component.inspect_err(|error| tracing::warn!("compiling an image again: {error:#}")).ok()
-}
-
-/// Runs a container within its task.
-async fn contain(
-    shared: Arc<Shared>,
-    spec: ContainerSpec,
-    (meter, stop): (Arc<Meter>, Arc<Stop>),
-    mut ending: Ending,
-) {
-    let mut run = pin!(run(&shared, &spec, &meter, &stop));
-    ending.result = poll_fn(|context| meter.poll(&shared.ticker, || run.as_mut().poll(context))).await;
 }
 
 async fn run(shared: &Arc<Shared>, spec: &ContainerSpec, meter: &Arc<Meter>, stop: &Arc<Stop>) -> Exit {

@@ -35,7 +35,8 @@ fn the_tools_are_those_of_the_toolbox() {
     let threads = threads.enable_all().build().unwrap();
     let said = threads.block_on(async {
         let (clock, random) = (Clock::real(), Random::from_seed(1));
-        let options = Options { clock, random, guests: threads.handle().clone(), cache_dir: None };
+        let options =
+            Options { clock, random, guests: threads.handle().clone(), computing: None, cache_dir: None };
         let runtime = WasmRuntime::new(options).unwrap();
         let wasm = crate::guests::fixture("toolbox.p1").unwrap();
         let log = Arc::new(Log::new(clock, 10_000));

@@ -22,7 +22,8 @@ fn a_quota_makes_up_for_what_was_used() {
 
 #[test]
 fn memories_and_tables_share_one_limit() {
-    let mut limit = MemoryLimit::new(Some(100_000));
+    let meter = Arc::new(Meter::default());
+    let mut limit = MemoryLimit::new(Some(100_000), Arc::clone(&meter));
     assert!(limit.memory_growing(0, 65_536, None).unwrap());
     assert!(limit.table_growing(0, 1_000, None).unwrap());
     // More than the module's own maximum is the guest's own affair.
@@ -31,6 +32,7 @@ fn memories_and_tables_share_one_limit() {
     // A growth that fails afterwards does not count.
     assert!(limit.memory_growing(65_536, 90_000, None).unwrap());
     limit.memory_grow_failed(wasmtime::format_err!("no")).unwrap();
+    assert_eq!(meter.memory(), 65_536 + 8_000);
     assert!(limit.memory_growing(65_536, 90_000, None).unwrap());
     let error = limit.table_growing(1_000, 10_000, None).unwrap_err();
     assert_eq!(error.to_string(), "the memory limit of 100000 bytes was reached");

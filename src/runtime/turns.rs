@@ -1,0 +1,134 @@
+//! Where a guest runs: among those that mostly wait, or among those that compute.
+//!
+//! A guest that computes without end gives way every few milliseconds, but on two threads eight of those
+//! still keep one that only wants to look at the clock waiting for their turns. So there are two sets of
+//! threads, and the system prefers one to the other: a guest that has used up a few turns in a row goes
+//! on in the second, and comes back once it waits.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::limits::Meter;
+use super::ticker::Ticker;
+use super::{Ending, Exit};
+
+#[cfg(test)]
+mod tests;
+
+/// Turns that a guest uses up in a row before it counts as computing.
+const TURNS_MAX: u32 = 2;
+
+/// The threads of guests.
+#[derive(Clone)]
+pub(super) struct Threads {
+    pub(super) waiting: Handle,
+    /// None where there is one set for all, as in virtual time.
+    pub(super) computing: Option<Handle>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Waiting,
+    Computing,
+}
+
+/// Whether a guest goes on where it is after one more poll, in which it `used_up` its turn or not.
+#[derive(Debug)]
+struct Turns {
+    place: Place,
+    in_a_row: u32,
+}
+
+impl Turns {
+    fn new(place: Place) -> Self {
+        Self { place, in_a_row: 0 }
+    }
+
+    fn stays(&mut self, used_up: bool) -> bool {
+        self.in_a_row = if used_up { self.in_a_row + 1 } else { 0 };
+        match self.place {
+            Place::Waiting => self.in_a_row < TURNS_MAX,
+            Place::Computing => used_up,
+        }
+    }
+}
+
+/// Ends a run, wherever it is.
+#[derive(Default)]
+pub(super) struct Switch(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    killed: bool,
+    task: Option<AbortHandle>,
+}
+
+impl Switch {
+    pub(super) fn kill(&self) {
+        let mut state = self.0.lock().expect("no holder panics");
+        state.killed = true;
+        if let Some(task) = state.task.take() {
+            task.abort();
+        }
+    }
+
+    /// Spawns what the run goes on in, unless it was killed: then that is dropped.
+    fn go_on(&self, threads: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        let mut state = self.0.lock().expect("no holder panics");
+        if !state.killed {
+            state.task = Some(threads.spawn(task).abort_handle());
+        }
+    }
+}
+
+/// One run of a guest.
+pub(super) struct Turn {
+    pub(super) run: Pin<Box<dyn Future<Output = Exit> + Send>>,
+    pub(super) ticker: Arc<Ticker>,
+    pub(super) meter: Arc<Meter>,
+    pub(super) threads: Threads,
+    pub(super) switch: Arc<Switch>,
+    pub(super) ending: Ending,
+}
+
+impl Turn {
+    /// Begins the run.
+    pub(super) fn begin(self) {
+        self.go_on(Place::Waiting);
+    }
+
+    fn go_on(self, place: Place) {
+        let threads = match (place, &self.threads.computing) {
+            (Place::Computing, Some(threads)) => threads,
+            (Place::Computing, None) | (Place::Waiting, _) => &self.threads.waiting,
+        };
+        let (threads, switch) = (threads.clone(), Arc::clone(&self.switch));
+        switch.go_on(&threads, self.take(place));
+    }
+
+    async fn take(mut self, place: Place) {
+        let mut turns = Turns::new(place);
+        let has_choice = self.threads.computing.is_some();
+        let ended = poll_fn(|context| {
+            let polled = self.meter.poll(&self.ticker, || self.run.as_mut().poll(context));
+            let used_up = self.meter.used_up_turn();
+            match polled {
+                Poll::Ready(exit) => Poll::Ready(Some(exit)),
+                Poll::Pending if has_choice && !turns.stays(used_up) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        match (ended, place) {
+            (Some(exit), _) => self.ending.result = exit,
+            // Polled there at once, it says anew what it waits for.
+            (None, Place::Waiting) => self.go_on(Place::Computing),
+            (None, Place::Computing) => self.go_on(Place::Waiting),
+        }
+    }
+}
