@@ -32,7 +32,7 @@ mod patch;
 mod strategic;
 mod types;
 
-pub use handle::{Api, NodeAccess, Parts, decoded};
+pub use handle::{Api, ContainerUsage, NodeAccess, Parts, PodUsage, decoded};
 pub use request::{Body, Options, Request, Response, Verb};
 pub use status::Error;
 pub use watch::{WatchEvent, WatchStream};

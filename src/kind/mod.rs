@@ -35,6 +35,7 @@ pub mod eviction;
 pub mod job;
 pub mod lease;
 pub mod limit_range;
+pub mod metrics;
 pub mod namespace;
 pub mod node;
 pub mod pod;
@@ -94,6 +95,8 @@ pub static ALL: &[&Kind] = &[
     &queue_item::KIND,
     &endpoint_slice::KIND,
     &event_v1::KIND,
+    &metrics::NODES,
+    &metrics::PODS,
     &runtime_class::KIND,
     &pod_disruption_budget::KIND,
     &priority_class::KIND,

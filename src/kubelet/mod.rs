@@ -67,6 +67,7 @@ pub mod image;
 mod inbox;
 mod lifecycle;
 mod logs;
+mod meters;
 mod node;
 mod nodes;
 mod pod;
@@ -86,6 +87,7 @@ mod volume;
 pub use address::of_node;
 pub use beside::{Beside, Wanted};
 pub use logs::{Logs, NoLog};
+pub use meters::{Meters, Used};
 pub use node::NodeConfig;
 pub use running::{Attached, Joined, Refused, Running};
 
@@ -107,6 +109,8 @@ pub struct Parts {
     pub logs: Logs,
     /// Where runs are found by whoever wants to join one.
     pub running: Running,
+    /// Where what containers use can be asked for.
+    pub meters: Meters,
 }
 
 /// The kubelets of this process.
@@ -147,7 +151,7 @@ impl Kubelets {
 }
 
 async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<client::Result<()>>>) {
-    let Parts { client, client_for, clock, random, nodes, logs, running } = parts;
+    let Parts { client, client_for, clock, random, nodes, logs, running, meters } = parts;
     let shared = Arc::new(Shared {
         clock,
         sources: sources::Sources::new(Some(client.clone()), stop.clone()),
@@ -155,6 +159,7 @@ async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<
         addresses: address::PodAddresses::beginning_anywhere(&random),
         logs,
         running,
+        meters,
     });
     let boot_id = random.uid();
     let registered = futures_util::stream::iter(nodes.into_iter().map(|config| {

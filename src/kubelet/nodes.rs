@@ -14,6 +14,7 @@ use super::admit::Usage;
 use super::api::{ClientApi, NodeApi};
 use super::inbox::Inbox;
 use super::logs::Logs;
+use super::meters::Meters;
 use super::node::NodeConfig;
 use super::pod;
 use super::running::Running;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) addresses: PodAddresses,
     pub(crate) logs: Logs,
     pub(crate) running: Running,
+    pub(crate) meters: Meters,
 }
 
 /// One node, as the actors of its pods see it.

@@ -340,6 +340,7 @@ impl Actor {
         }
         if self.life.end.is_some() {
             // What the next pod may have is free before anybody reads that this one has ended.
+            self.node.shared.meters.forget(self.pod.metadata.uid.as_deref().unwrap_or_default());
             self.holdings = None;
             self.volumes = None;
             self.subscriptions.clear();

@@ -143,6 +143,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let spec = setup.spec(setup.image.clone(), args, setup.streams.stdio(&log));
     let running = Arc::new(node.config.runtime.start(spec).await);
     let place = node.shared.running.enter(uid, &container.name, &setup);
+    node.shared.meters.enter(uid, &container.name, &running, node.shared.clock);
 
     if !got.was_pulled {
         record("Pulled", format!("Container image {image_name:?} already present on machine"));

@@ -76,6 +76,7 @@ async fn kubelets(api: &Api, clock: Clock, random: &Random, nodes: u32) -> Kubel
         nodes: (0..nodes).map(config).collect(),
         logs: Logs::default(),
         running: Running::default(),
+        meters: crate::kubelet::Meters::default(),
     });
     kubelets.ready().await.unwrap();
     kubelets

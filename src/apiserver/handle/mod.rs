@@ -23,10 +23,12 @@ mod stream;
 mod token;
 mod trigger;
 mod update;
+mod usage;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +48,8 @@ use crate::kind::{self, Kind, Object, Subresource};
 use crate::random::Random;
 use crate::store::{Change, CommitError, Expect, Key, Range, Record, Store, Write};
 use update::Part;
+
+pub use usage::{ContainerUsage, PodUsage};
 
 /// How long a read waits for a revision that has not happened yet (BEHAVIOURS 1.2).
 const REVISION_WAIT: Duration = Duration::from_secs(3);
@@ -72,6 +76,11 @@ pub trait NodeAccess: Send + Sync {
     /// Connects to ports of the pod, which is checked to run.
     fn dial(&self, _pod: &Pod) -> Result<Dial, Error> {
         Err(Error::bad_request("portforward is not supported by this node"))
+    }
+
+    /// What these pods use, by their uids; nothing of those that do not run.
+    async fn usage(&self, _pods: &[Arc<Pod>]) -> HashMap<String, PodUsage> {
+        HashMap::new()
     }
 }
 
@@ -178,6 +187,9 @@ impl Api {
         match (subresource, verb) {
             (None, verb) if !kind.verbs.contains(&verb.name()) => Err(Error::method_not_allowed(kind)),
             (Some(subresource), _) if !kind.has(subresource) => Err(Error::unknown_resource()),
+            (None, Verb::Get | Verb::List) if usage::is_usage(kind) => {
+                api.usage(&target, verb, &options).await
+            }
             (None | Some(Subresource::Status), Verb::Get) => api.get(&target, &options).await,
             (None, Verb::List) => api.list(&target, &options).await,
             (None, Verb::Watch) => api.watch(&target, &options).await,

@@ -160,7 +160,9 @@ fn every_kind_can_be_read_with_every_field() {
             }
         }
     }
-    for kind in ALL.iter().chain(crate::kind::OF_SUBRESOURCES) {
+    // Others are never sent to us.
+    let sent = ALL.iter().filter(|kind| kind.verbs.contains(&"create"));
+    for kind in sent.chain(crate::kind::OF_SUBRESOURCES) {
         assert!(message_of(&kind.api_version(), kind.kind).is_some(), "{kind:?} is in fields.txt");
     }
 }

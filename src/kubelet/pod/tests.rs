@@ -263,6 +263,7 @@ impl Harness {
             addresses: PodAddresses::default(),
             logs: Logs::default(),
             running: Running::default(),
+            meters: crate::kubelet::Meters::default(),
         });
         let usage = Usage::new(config.capacity.clone());
         let node = Arc::new(NodeContext { config, api: api.clone(), usage, shared });
