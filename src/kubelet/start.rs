@@ -214,7 +214,7 @@ pub(crate) fn ended(
         .spec
         .as_ref()
         .map_or(1, |spec| spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len));
-    let bytes_max = MESSAGE_BYTES_MAX.min(POD_MESSAGE_BYTES_MAX / containers.max(1));
+    let bytes_max = message_bytes_max(containers);
     let message = match written.filter(|written| !written.is_empty()) {
         Some(written) => Some(String::from_utf8_lossy(&written).into_owned()),
         None if trap.is_some() => trap,
@@ -233,6 +233,11 @@ pub(crate) fn ended(
     }
 }
 
+/// The longest message of one container of a pod that has so many (BEHAVIOURS 9.13).
+fn message_bytes_max(containers: usize) -> usize {
+    MESSAGE_BYTES_MAX.min(POD_MESSAGE_BYTES_MAX / containers.max(1))
+}
+
 /// At most `bytes_max` from the end, whole characters.
 fn last_bytes(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
@@ -243,4 +248,22 @@ fn last_bytes(mut text: String, bytes_max: usize) -> String {
         text.drain(..start);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 9.13
+    #[test]
+    fn messages_are_cut_at_their_beginning_and_share_a_bound() {
+        for (containers, bytes) in [(0, 4096), (1, 4096), (3, 4096), (4, 3072), (12, 1024)] {
+            assert_eq!(message_bytes_max(containers), bytes, "{containers}");
+        }
+        for (text, bytes_max, kept) in
+            [("short", 10, "short"), ("0123456789", 4, "6789"), ("aß", 2, "ß"), ("aß", 1, ""), ("", 4, "")]
+        {
+            assert_eq!(last_bytes(text.to_owned(), bytes_max), kept, "{text:?}");
+        }
+    }
 }

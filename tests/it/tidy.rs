@@ -207,6 +207,8 @@ type Rule = (u32, u32);
 /// Sections of which a test cites every rule, and how many rules each has.
 const SECTIONS: &[(&str, u32, u32)] = &[
     ("deletion and garbage collection", 4, 8),
+    // The eighth is about proxies, which come with addresses of services.
+    ("subresources", 8, 7),
     ("pods", 9, 14),
     ("environment and volumes", 10, 17),
     ("daemon sets", 12, 10),

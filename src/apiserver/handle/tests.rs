@@ -6,6 +6,7 @@ mod history;
 mod list;
 mod pods;
 mod queue;
+mod scale;
 mod tokens;
 mod watch;
 mod write;
@@ -65,6 +66,7 @@ impl World {
             Subresource::History,
             Subresource::Token,
             Subresource::Trigger,
+            Subresource::Scale,
             Subresource::Queue,
         ];
         Request {

@@ -12,6 +12,7 @@ fn pod(containers: &[&str], statuses: serde_json::Value) -> Pod {
     .unwrap()
 }
 
+/// 8.4
 #[test]
 fn the_container_is_named_or_the_only_one() {
     for (containers, asked, expected) in [
@@ -32,6 +33,7 @@ fn the_container_is_named_or_the_only_one() {
     }
 }
 
+/// 8.4
 #[test]
 fn a_container_that_has_not_run_has_no_log() {
     let status = |state: serde_json::Value, last: serde_json::Value| json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state, "lastState": last}]);

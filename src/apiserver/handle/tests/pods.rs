@@ -91,6 +91,7 @@ async fn a_pod_waits_for_the_account_of_a_new_namespace() {
     assert_eq!((world.clock.monotonic() - before).as_secs(), 1);
 }
 
+/// 8.3
 #[tokio::test(start_paused = true)]
 async fn a_pod_is_bound_once() {
     let world = World::new().await;
@@ -137,6 +138,7 @@ async fn deletion_waits_for_the_node_unless_there_is_none() {
     assert_eq!(world.send(request).await.unwrap()["status"], "Success");
 }
 
+/// 8.4
 #[tokio::test(start_paused = true)]
 async fn logs_come_from_the_node() {
     let world = World::new().await;
