@@ -115,6 +115,8 @@ static TABLE: &[(&str, &str, MergeKey)] = &[
     ("ObjectMeta", "finalizers", SET_MERGED),
     ("ObjectMeta", "managedFields", ATOMIC),
     ("ObjectMeta", "ownerReferences", merged(&["uid"], "uid")),
+    ("PersistentVolumeClaimStatus", "accessModes", ATOMIC),
+    ("PersistentVolumeClaimStatus", "conditions", merged(&["type"], "type")),
     ("PodAffinity", "preferredDuringSchedulingIgnoredDuringExecution", ATOMIC),
     ("PodAffinity", "requiredDuringSchedulingIgnoredDuringExecution", ATOMIC),
     ("PodAffinityTerm", "matchLabelKeys", ATOMIC),
@@ -171,6 +173,8 @@ static TABLE: &[(&str, &str, MergeKey)] = &[
     ("ServiceSpec", "ports", merged(&["port", "protocol"], "port")),
     ("ServiceSpec", "selector", MAP_ATOMIC),
     ("ServiceStatus", "conditions", merged(&["type"], "type")),
+    ("StatefulSetSpec", "volumeClaimTemplates", ATOMIC),
+    ("StatefulSetStatus", "conditions", merged(&["type"], "type")),
     ("TopologySpreadConstraint", "matchLabelKeys", ATOMIC),
 ];
 

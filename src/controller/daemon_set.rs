@@ -1,9 +1,7 @@
 //! DaemonSets: a pod on every node that will have it (BEHAVIOURS 12; upstream `pkg/controller/daemon`).
 //!
-//! * [`history`]: the template as it was, as ControllerRevisions.
 //! * [`nodes`]: what each node is to have, and how an update goes from node to node.
 
-mod history;
 mod nodes;
 
 use std::collections::BTreeMap;
@@ -16,13 +14,12 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodTemplateSpec};
 
 use self::nodes::{OnNode, Plan};
 use super::eligibility::{self, Eligibility};
+use super::revisions::{self, HASH_LABEL, Subject, label};
 use super::{Action, Change, Controller, Decision, Index, Key, KindRef, Moment, Snapshot, owned, snapshot};
+use crate::kind::Subresource;
 use crate::kind::daemon_set::{ROLLING_UPDATE, template_generation};
 use crate::kind::selector::LabelSelector;
-use crate::kind::{Object, Subresource};
 
-/// Names the revision of a pod's template.
-pub const HASH_LABEL: &str = "controller-revision-hash";
 const GENERATION_LABEL: &str = "pod-template-generation";
 /// Pods that one decision makes or deletes (12.6).
 const BURST: usize = 250;
@@ -80,13 +77,15 @@ impl Controller for DaemonSets {
         if set.metadata.deletion_timestamp.is_some() {
             return Decision::default();
         }
-        let revisions = owned::claim::<ControllerRevision>(seen, set, key.kind, &selector, None, |_| true);
+        let claimed = owned::claim::<ControllerRevision>(seen, set, key.kind, &selector, None, |_| true);
         let pods = owned::claim::<Pod>(seen, set, key.kind, &selector, None, |_| true);
-        let mut actions = revisions.actions;
+        let mut actions = claimed.actions;
         actions.extend(pods.actions);
 
         let is_taken = |name: &str| seen.get::<ControllerRevision>(&key.namespace, name).is_some();
-        let history = history::read(set, spec, &revisions.mine, is_taken);
+        let collisions = set.status.as_ref().and_then(|status| status.collision_count);
+        let subject = Subject { owner: set, template: &spec.template, collisions };
+        let history = revisions::read(&subject, &claimed.mine, is_taken);
         actions.extend(history.actions);
         let Some(hash) = history.hash else {
             // Its name is taken: the next will be another.
@@ -135,7 +134,7 @@ impl Controller for DaemonSets {
         side_by_side.extend(plan.delete.iter().take(BURST).map(|pod| owned::delete_pod(set, pod)));
         if plan.is_empty() {
             let live = pods.mine.iter().filter_map(|pod| label(*pod, HASH_LABEL)).collect();
-            side_by_side.extend(history::trim(spec, &history.old, &live));
+            side_by_side.extend(revisions::trim(spec.revision_history_limit, &history.old, &live));
         }
         let mut status = nodes::count(&rules, &known);
         status.observed_generation = set.metadata.generation;
@@ -198,10 +197,6 @@ impl DaemonSets {
 
 fn selector(set: &DaemonSet) -> Option<LabelSelector> {
     LabelSelector::from_meta(set.spec.as_ref().map(|spec| &spec.selector)).ok()
-}
-
-fn label<'a>(object: &'a dyn Object, name: &str) -> Option<&'a str> {
-    object.metadata().labels.as_ref()?.get(name).map(String::as_str)
 }
 
 /// The pods by the node that they are on or pinned to. Finished ones that are already going are gone.

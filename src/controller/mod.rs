@@ -25,9 +25,11 @@ mod parking;
 pub mod pod_collector;
 pub mod queue;
 pub mod replicas;
+mod revisions;
 pub mod root_ca;
 pub mod service_account;
 pub mod snapshot;
+pub mod stateful_set;
 pub mod template_hash;
 pub mod token_secret;
 pub mod work_queue;
@@ -270,6 +272,7 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(deployment::Deployments),
         Box::new(daemon_set::DaemonSets::default()),
         Box::new(disruption::Disruptions),
+        Box::new(stateful_set::StatefulSets),
         Box::new(work_queue::WorkQueues),
     ]
 }

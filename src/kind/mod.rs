@@ -52,6 +52,7 @@ pub mod secret;
 pub mod self_subject_review;
 pub mod service;
 pub mod service_account;
+pub mod stateful_set;
 pub mod token_request;
 pub mod token_review;
 
@@ -87,6 +88,7 @@ pub static ALL: &[&Kind] = &[
     &daemon_set::KIND,
     &deployment::KIND,
     &replica_set::KIND,
+    &stateful_set::KIND,
     &self_subject_review::KIND,
     &token_review::KIND,
     &cron_job::KIND,

@@ -29,6 +29,21 @@ spec:
       containers: [{name: main, image: 'coracle.dev/worker:v1', args: ['3600']}]
 ";
 
+const STORE: &str = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: store}
+spec:
+  replicas: 3
+  serviceName: store
+  selector: {matchLabels: {app: store}}
+  template:
+    metadata: {labels: {app: store}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: main, image: 'coracle.dev/worker:v1', args: ['3600']}]
+";
+
 /// One cluster for all that follows: each part works in a namespace of its own.
 #[test]
 fn workloads_live_under_kubectl() {
@@ -45,6 +60,7 @@ fn workloads_live_under_kubectl() {
             replication_controllers_scale_and_orphan,
             daemon_sets_follow_the_nodes,
             daemon_sets_roll_and_adopt,
+            stateful_sets_keep_names_and_order,
         ] {
             let up = &up;
             scope.spawn(move || part(up));
@@ -316,5 +332,64 @@ fn daemon_sets_roll_and_adopt(up: &Up) {
     up.kubectl(&["delete", "pod", &name, n]);
     wait(up, n, "ds/agent", ".status.updatedNumberScheduled", "1");
     up.kubectl(&["delete", "ds", "agent", n, "--cascade=foreground"]);
+    assert_eq!(up.kubectl(&["get", "pods,controllerrevisions", n, "-o", "name"]), "");
+}
+
+fn stateful_sets_keep_names_and_order(up: &Up) {
+    let n = "-nstateful";
+    namespace(up, "stateful");
+    up.kubectl_stdin(&["apply", n, "-f", "-"], STORE);
+    let status = up.kubectl(&["rollout", "status", "sts/store", n, "--timeout=50s"]);
+    assert!(status.contains("roll out complete: 3 new pods"), "{status}");
+    let names = |path: &str| field(up, n, "pods", &format!(".items[*].{path}"));
+    assert_eq!(names("metadata.name"), "store-0 store-1 store-2");
+    assert_eq!(names("spec.hostname"), "store-0 store-1 store-2");
+    assert_eq!(names("spec.subdomain"), "store store store");
+    let row = up.kubectl(&["get", "sts", "store", n, "--no-headers"]);
+    assert!(row.contains("3/3"), "{row}");
+    // All three were told of.
+    let events = up.kubectl(&["get", "events", n, "--field-selector=involvedObject.kind=StatefulSet"]);
+    for i in 0..3 {
+        assert!(
+            events.contains(&format!("create Pod store-{i} in StatefulSet store successful")),
+            "{events}"
+        );
+    }
+
+    // One that is lost comes again under its name; the last go first.
+    let first = pods(up, n, "app=store");
+    up.kubectl(&["delete", "pod", "store-1", n]);
+    up.kubectl(&["wait", "--for=create", "pod/store-1", n, "--timeout=50s"]);
+    wait(up, n, "sts/store", ".status.availableReplicas", "3");
+    assert_eq!(pods(up, n, "app=store").iter().filter(|uid| !first.contains(uid)).count(), 1);
+    up.kubectl(&["scale", "sts/store", "--replicas=1", n]);
+    up.kubectl(&["wait", "pod/store-1", "pod/store-2", "--for=delete", "--timeout=50s", n]);
+    assert_eq!(names("metadata.name"), "store-0");
+    up.kubectl(&["scale", "sts/store", "--replicas=3", n]);
+    wait(up, n, "sts/store", ".status.availableReplicas", "3");
+
+    // An update as far as the partition, then whole, then back.
+    let env = |label: &str| field(up, n, &format!("pod/{label}"), ".spec.containers[0].env[*].value");
+    let partition = |to: &str| {
+        let patch = format!(r#"{{"spec":{{"updateStrategy":{{"rollingUpdate":{{"partition":{to}}}}}}}}}"#);
+        up.kubectl(&["patch", "sts", "store", n, "-p", &patch]);
+    };
+    partition("2");
+    up.kubectl(&["set", "env", "sts/store", "A=b", n]);
+    let status = up.kubectl(&["rollout", "status", "sts/store", n, "--timeout=50s"]);
+    assert!(status.contains("partitioned roll out complete: 1 new pods"), "{status}");
+    assert_eq!([env("store-0"), env("store-1"), env("store-2")], ["", "", "b"]);
+    partition("0");
+    up.kubectl(&["rollout", "status", "sts/store", n, "--timeout=50s"]);
+    wait(up, n, "sts/store", ".status.updatedReplicas", "3");
+    assert_eq!([env("store-0"), env("store-1"), env("store-2")], ["b", "b", "b"]);
+    up.kubectl(&["rollout", "undo", "sts/store", n]);
+    up.kubectl(&["rollout", "status", "sts/store", n, "--timeout=50s"]);
+    assert_eq!([env("store-0"), env("store-1"), env("store-2")], ["", "", ""]);
+    let claims = STORE.replace("  template:", "  volumeClaimTemplates: [{metadata: {name: v}}]\n  template:");
+    let refused =
+        up.kubectl_stdin_fails(&["create", n, "-f", "-"], &claims.replace("name: store", "name: other"));
+    assert!(refused.contains("this cluster has no persistent volumes"), "{refused}");
+    up.kubectl(&["delete", "sts", "store", n, "--cascade=foreground"]);
     assert_eq!(up.kubectl(&["get", "pods,controllerrevisions", n, "-o", "name"]), "");
 }

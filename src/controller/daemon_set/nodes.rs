@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSetSpec, DaemonSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{HASH_LABEL, label};
 use crate::controller::eligibility::Verdict;
+use crate::controller::revisions::{HASH_LABEL, label};
 use crate::controller::{owned, snapshot};
 use crate::kind::daemon_set::ROLLING_UPDATE;
 use crate::kind::workload::scaled;

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::kind::Object;
 
 const NOW: i64 = 1000;
 
@@ -42,8 +43,8 @@ fn revision(name: &str, number: i64, of: &DaemonSet) -> ControllerRevision {
         "revision": number,
     }))
     .unwrap();
-    revision.data = Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(history::patch(
-        of.spec.as_ref().unwrap(),
+    revision.data = Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(revisions::patch(
+        &of.spec.as_ref().unwrap().template,
     )));
     revision
 }

@@ -1,20 +1,38 @@
-//! The templates that a daemon set had, as ControllerRevisions (BEHAVIOURS 12.8).
+//! The templates that a daemon set or stateful set had, as ControllerRevisions (BEHAVIOURS 12.8).
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
 
-use super::{HASH_LABEL, label};
-use crate::controller::template_hash::template_hash;
-use crate::controller::{Action, Key, KindRef, owned, snapshot};
+use super::template_hash::template_hash;
+use super::{Action, Key, KindRef, owned, snapshot};
+use crate::kind::Object;
+
+/// Names the revision of a pod's template.
+pub(super) const HASH_LABEL: &str = "controller-revision-hash";
+
+/// Whose templates they are.
+pub(super) struct Subject<'a> {
+    pub(super) owner: &'a dyn Object,
+    pub(super) template: &'a PodTemplateSpec,
+    /// As the status has them.
+    pub(super) collisions: Option<i32>,
+}
+
+pub(super) fn label<'a>(object: &'a dyn Object, name: &str) -> Option<&'a str> {
+    object.metadata().labels.as_ref()?.get(name).map(String::as_str)
+}
 
 /// What is known of a set's templates.
 pub(super) struct History<'a> {
     /// The hash of the present one; `None` if the name that it would give is taken.
     pub(super) hash: Option<String>,
+    /// The name of the present revision.
+    pub(super) name: String,
     /// All but the present one, by number.
     pub(super) old: Vec<&'a ControllerRevision>,
     /// Makes the present revision, or gives it the highest number.
@@ -23,12 +41,12 @@ pub(super) struct History<'a> {
 
 /// Finds the revision of the set's template among its own, or makes it.
 pub(super) fn read<'a>(
-    set: &DaemonSet,
-    spec: &DaemonSetSpec,
+    subject: &Subject<'_>,
     revisions: &[&'a ControllerRevision],
     is_taken: impl Fn(&str) -> bool,
 ) -> History<'a> {
-    let patch = patch(spec);
+    let owner = subject.owner;
+    let patch = patch(subject.template);
     let is_present = |one: &&&ControllerRevision| one.data.as_ref().is_some_and(|data| data.0 == patch);
     let present = revisions.iter().filter(is_present).max_by_key(|one| one.revision).copied();
     let uid = present.map(|one| snapshot::uid(one));
@@ -39,17 +57,16 @@ pub(super) fn read<'a>(
     let revisions = KindRef::of::<ControllerRevision>();
     let mut actions = Vec::new();
     let Some(present) = present else {
-        let collisions = set.status.as_ref().and_then(|status| status.collision_count);
-        let hash = template_hash(&spec.template, collisions);
-        let name = format!("{}-{hash}", snapshot::name(set));
+        let hash = template_hash(subject.template, subject.collisions);
+        let name = format!("{}-{hash}", snapshot::name(owner));
         if is_taken(&name) {
-            return History { hash: None, old, actions };
+            return History { hash: None, name, old, actions };
         }
-        let key = Key::new(revisions, snapshot::namespace(set), &name);
+        let key = Key::new(revisions, snapshot::namespace(owner), &name);
         actions.push(Action::RequireAbsent(key, None));
-        let made = revision(set, spec, name, &hash, patch, number);
+        let made = revision(subject, name.clone(), &hash, patch, number);
         actions.push(Action::Create(revisions, Box::new(made)));
-        return History { hash: Some(hash), old, actions };
+        return History { hash: Some(hash), name, old, actions };
     };
     let key = || Key::to(revisions, present);
     if present.revision < number {
@@ -61,15 +78,17 @@ pub(super) fn read<'a>(
         let patch = json!({ "metadata": { "uid": present.metadata.uid, "labels": { HASH_LABEL: hash } } });
         actions.push(Action::Patch(key(), patch));
     }
-    History { hash: Some(hash), old, actions }
+    History { hash: Some(hash), name: snapshot::name(present).to_owned(), old, actions }
 }
 
-/// Deletes the oldest revisions beyond the limit of which no pod is.
-pub(super) fn trim(spec: &DaemonSetSpec, old: &[&ControllerRevision], live: &BTreeSet<&str>) -> Vec<Action> {
-    let limit = usize::try_from(spec.revision_history_limit.unwrap_or(10)).unwrap_or_default();
+/// Deletes the oldest revisions beyond the limit of which no pod is, by hash or by name.
+pub(super) fn trim(limit: Option<i32>, old: &[&ControllerRevision], live: &BTreeSet<&str>) -> Vec<Action> {
+    let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or_default();
     let excess = old.len().saturating_sub(limit);
-    let is_dead =
-        |one: &&&ControllerRevision| label(**one, HASH_LABEL).is_none_or(|hash| !live.contains(hash));
+    let is_dead = |one: &&&ControllerRevision| {
+        label(**one, HASH_LABEL).is_none_or(|hash| !live.contains(hash))
+            && !live.contains(snapshot::name(**one))
+    };
     old.iter()
         .filter(is_dead)
         .take(excess)
@@ -83,30 +102,30 @@ pub(super) fn trim(spec: &DaemonSetSpec, old: &[&ControllerRevision], live: &BTr
 }
 
 /// The patch that brings a set back to this template.
-pub(super) fn patch(spec: &DaemonSetSpec) -> Value {
-    let mut template = serde_json::to_value(&spec.template).expect("API types have string keys only");
+pub(super) fn patch(template: &PodTemplateSpec) -> Value {
+    let mut template = serde_json::to_value(template).expect("API types have string keys only");
     template["$patch"] = "replace".into();
     json!({ "spec": { "template": template } })
 }
 
 fn revision(
-    set: &DaemonSet,
-    spec: &DaemonSetSpec,
+    subject: &Subject<'_>,
     name: String,
     hash: &str,
     patch: Value,
     number: i64,
 ) -> ControllerRevision {
-    let given = spec.template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
+    let set = subject.owner.metadata();
+    let given = subject.template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
     let mut labels = given.unwrap_or_default();
     labels.insert(HASH_LABEL.to_owned(), hash.to_owned());
     ControllerRevision {
         metadata: ObjectMeta {
             name: Some(name),
-            namespace: set.metadata.namespace.clone(),
+            namespace: set.namespace.clone(),
             labels: Some(labels),
-            annotations: set.metadata.annotations.clone(),
-            owner_references: Some(vec![owned::controller_reference(set)]),
+            annotations: set.annotations.clone(),
+            owner_references: Some(vec![owned::controller_reference(subject.owner)]),
             ..ObjectMeta::default()
         },
         data: Some(RawExtension(patch)),
