@@ -94,12 +94,18 @@ fn parse(words: &[String]) -> Result<Job, Failure> {
                     } else {
                         words.next().ok_or_else(|| format!("option -{letter} needs a value"))?.1.clone()
                     };
-                    if letter == 'f' { job.file = Some(value) } else { job.directory = Some(value) }
+                    if letter == 'f' {
+                        job.file = Some(value)
+                    } else {
+                        job.directory = Some(value)
+                    }
                     if is_attached {
                         break;
                     }
                 }
-                'z' | 'j' | 'J' => return Err("archives are not compressed here; leave that option out".into()),
+                'z' | 'j' | 'J' => {
+                    return Err("archives are not compressed here; leave that option out".into());
+                }
                 letter => return Err(format!("unknown option -{letter}").into()),
             }
         }
@@ -160,7 +166,8 @@ fn create(job: &Job, io: &mut Io) -> Outcome {
 
 /// Adds one path; whether it is a directory.
 fn add(builder: &mut Builder<&mut dyn Write>, path: &str) -> Result<bool, Failure> {
-    let kind = files::look(path, false).map_err(|error| Failure(format!("{path}: Cannot stat: {}", words(&error))))?;
+    let kind = files::look(path, false)
+        .map_err(|error| Failure(format!("{path}: Cannot stat: {}", words(&error))))?;
     let name = path.trim_start_matches('/');
     let name = if name.is_empty() { "." } else { name };
     let mut header = Header::new_gnu();
@@ -254,7 +261,8 @@ fn unpack(entry: &mut tar::Entry<'_, &mut dyn Read>, base: &str, path: &Path) ->
     if !kind.is_file() {
         return Err("only files and directories are extracted here".into());
     }
-    let mut file = fs::File::create(&target).map_err(|error| Failure(format!("Cannot open: {}", words(&error))))?;
+    let mut file =
+        fs::File::create(&target).map_err(|error| Failure(format!("Cannot open: {}", words(&error))))?;
     io::copy(entry, &mut file).map_err(|error| Failure(format!("Cannot write: {}", words(&error))))?;
     Ok(())
 }

@@ -59,7 +59,10 @@ fn above_mounts(path: &str) -> BTreeSet<String> {
     let path = absolute(path);
     let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
     let below = mounts().into_iter().filter_map(|mount| mount.strip_prefix(&prefix).map(str::to_owned));
-    below.filter_map(|rest| rest.split('/').next().map(str::to_owned)).filter(|name| !name.is_empty()).collect()
+    below
+        .filter_map(|rest| rest.split('/').next().map(str::to_owned))
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 /// The names in a directory, sorted: those of a mount, and what leads to other mounts.
@@ -211,7 +214,9 @@ pub fn stat(words: &[String], io: &mut Io) -> Outcome {
         match look(path, false) {
             Ok(kind) => {
                 let (what, size, time) = match &kind {
-                    Kind::Real(metadata) if metadata.is_symlink() => ("symbolic link", 0, metadata.modified()),
+                    Kind::Real(metadata) if metadata.is_symlink() => {
+                        ("symbolic link", 0, metadata.modified())
+                    }
                     Kind::Real(metadata) if metadata.is_dir() => ("directory", 0, metadata.modified()),
                     Kind::Real(metadata) => ("regular file", metadata.len(), metadata.modified()),
                     Kind::Way => ("directory", 0, Ok(UNIX_EPOCH)),

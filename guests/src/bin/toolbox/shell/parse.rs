@@ -266,9 +266,14 @@ impl Reader {
         if self.take("1>&2") || self.take(">&2") {
             return Ok(Some(Redirect::OutputToErrors));
         }
-        for (mark, stream, append) in
-            [("2>>", 2, true), ("2>", 2, false), ("1>>", 1, true), ("1>", 1, false), (">>", 1, true), (">", 1, false)]
-        {
+        for (mark, stream, append) in [
+            ("2>>", 2, true),
+            ("2>", 2, false),
+            ("1>>", 1, true),
+            ("1>", 1, false),
+            (">>", 1, true),
+            (">", 1, false),
+        ] {
             if self.take(mark) {
                 self.blanks(false);
                 let word = self.word()?;
