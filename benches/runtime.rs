@@ -65,7 +65,7 @@ fn spec(image: &Arc<dyn Image>, clock: Clock) -> ContainerSpec {
         mounts: Vec::new(),
         config: None,
         queue: None,
-        address: None,
+        network: None,
         memory_limit: None,
         cpu_limit: None,
         stdio: Stdio::log(&Arc::new(Log::new(clock, 1 << 20))),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use k8s_openapi::api::core::v1::Service;
 
 use crate::apiserver::authn::User;
 use crate::apiserver::http::Server;
@@ -18,9 +19,12 @@ use crate::controller::fault::Fault;
 use crate::controller::{self, Controllers};
 use crate::guests;
 use crate::kind;
+use crate::kind::address_plan::AddressPlan;
 use crate::kubelet::image::registry::{self, Registries};
 use crate::kubelet::image::{self, ImageStore, Images, StoreError};
 use crate::kubelet::{self, Kubelets, Logs, Meters, NodeConfig, Running};
+use crate::network::Networks;
+use crate::network::claim::Claim;
 use crate::random::Random;
 use crate::runtime::sim::SimRuntime;
 use crate::runtime::wasm::{self, WasmRuntime};
@@ -125,6 +129,7 @@ pub struct Cluster {
     scheduler: scheduler::Handle,
     kubelets: Kubelets,
     guests: GuestThreads,
+    claim: Claim,
 }
 
 impl Cluster {
@@ -148,7 +153,10 @@ impl Cluster {
         };
         store.forget_deleted(sealed());
         let guests = GuestThreads::start(clock).map_err(StartError::Threads)?;
-        let nodes = nodes(&config, clock, &random, &guests)?;
+        let known = known_plan(&store);
+        let is_reached = config.listen.is_some() && !clock.is_virtual();
+        let claim = if is_reached { Claim::take(known) } else { Claim::none(known) };
+        let nodes = nodes(&config, clock, &random, &guests, claim.plan())?;
         let pki_dir = config.data_dir.as_ref().map(|data_dir| data_dir.join("pki"));
         // The certificate always covers loopback; an address that somebody chose is added.
         let names: Vec<String> = config.listen.iter().map(|address| address.ip().to_string()).collect();
@@ -162,6 +170,7 @@ impl Cluster {
             random: random.clone(),
             nodes: node_access,
             tokens: pki.tokens(),
+            plan: claim.plan(),
         });
 
         let server = match config.listen {
@@ -177,6 +186,7 @@ impl Cluster {
         let settings = controller::Config {
             ca_pem: pki.ca_pem().to_owned(),
             api_address,
+            plan: claim.plan(),
             tokens: pki.tokens(),
             time_zone: time_zone(clock),
             fault: None,
@@ -197,13 +207,14 @@ impl Cluster {
                 Box::new(move |node| Client::new(api.clone(), User::node(node)))
             },
             clock,
+            networks: Networks::new(claim.plan(), &random),
             random,
             nodes,
             logs,
             running,
             meters,
         });
-        Ok(Self { clock, store, api, pki, server, controllers, scheduler, kubelets, guests })
+        Ok(Self { clock, store, api, pki, server, controllers, scheduler, kubelets, guests, claim })
     }
 
     /// Returns once every node is Ready.
@@ -248,6 +259,7 @@ impl Cluster {
         let settings = controller::Config {
             ca_pem: self.pki.ca_pem().to_owned(),
             api_address: self.server.as_ref().map_or(NOWHERE, Server::address),
+            plan: self.claim.plan(),
             tokens: self.pki.tokens(),
             time_zone: time_zone(self.clock),
             fault,
@@ -269,12 +281,24 @@ impl Cluster {
         self.kubelets.shutdown().await;
         self.store.close();
         drop(self.guests);
+        drop(self.claim);
     }
 }
 
 /// As a controller manager takes its machine's; virtual time is nowhere.
 fn time_zone(clock: Clock) -> TimeZone {
     if clock.is_virtual() { TimeZone::UTC } else { TimeZone::system() }
+}
+
+/// The addresses that the cluster had before, by its API's own Service.
+fn known_plan(store: &Store) -> Option<AddressPlan> {
+    let kind = kind::of::<Service>();
+    let key =
+        store::Key { collection: kind.collection(), namespace: "default".into(), name: "kubernetes".into() };
+    let record = store.get(&key)?;
+    let object = apiserver::decoded(kind, &record);
+    let ip = object.downcast_ref::<Service>()?.spec.as_ref()?.cluster_ip.as_deref()?.parse().ok()?;
+    AddressPlan::of_service(ip)
 }
 
 /// The collections whose content is as secret in files as it is in memory.
@@ -292,6 +316,7 @@ fn nodes(
     clock: Clock,
     random: &Random,
     threads: &GuestThreads,
+    plan: AddressPlan,
 ) -> Result<Vec<NodeConfig>, StartError> {
     let images_of = |data_dir: &Path| ImageStore::on_disk(data_dir.join("images"));
     let images = match config.data_dir.as_deref().or(config.image_dir.as_deref()) {
@@ -325,10 +350,11 @@ fn nodes(
     let plays = SimRuntime::new(clock, random.clone(), threads.waiting());
     let any = Images::any(plays.clone());
 
-    let wasm =
-        (0..config.nodes).map(|i| NodeConfig::wasm(&format!("node-{i}"), i, runs.clone(), images.clone()));
-    let sim = (0..config.sim_nodes)
-        .map(|i| NodeConfig::sim(&format!("sim-{i}"), config.nodes + i, plays.clone(), any.clone()));
+    let wasm = (0..config.nodes)
+        .map(|i| NodeConfig::wasm(&format!("node-{i}"), plan.node(i), runs.clone(), images.clone()));
+    let sim = (0..config.sim_nodes).map(|i| {
+        NodeConfig::sim(&format!("sim-{i}"), plan.node(config.nodes + i), plays.clone(), any.clone())
+    });
     Ok(wasm.chain(sim).collect())
 }
 

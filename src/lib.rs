@@ -18,6 +18,8 @@ pub mod scheduler;
 pub mod guests;
 pub mod runtime;
 
+pub mod network;
+
 pub mod kubelet;
 
 pub mod cluster;

@@ -18,6 +18,7 @@ use super::authn::User;
 use super::authz;
 use super::status::Error;
 use crate::clock::Clock;
+use crate::kind::address_plan::AddressPlan;
 use crate::kind::object::downcast_arc;
 use crate::kind::{Kind, Object, Typed};
 use crate::random::Random;
@@ -30,6 +31,7 @@ pub(super) struct Admission<'a> {
     pub(super) store: &'a Store,
     pub(super) clock: &'a Clock,
     pub(super) random: &'a Random,
+    pub(super) plan: AddressPlan,
     pub(super) user: &'a User,
     pub(super) kind: &'static Kind,
     /// The URL's.

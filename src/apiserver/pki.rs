@@ -25,6 +25,7 @@ use super::authn::User;
 use super::kubeconfig;
 use super::token::SigningKey;
 use crate::clock::Clock;
+use crate::kind::address_plan::AddressPlan;
 
 /// The names by which the server is reached from inside the cluster and from its machine; the machine's
 /// own name comes on top.
@@ -36,8 +37,6 @@ const SERVER_NAMES: &[&str] = &[
     "kubernetes.default.svc.cluster.local",
     "127.0.0.1",
     "::1",
-    // The first address of the services' range, which is the `kubernetes` service's.
-    "127.96.0.1",
 ];
 
 const CA_YEARS: i64 = 20;
@@ -201,6 +200,9 @@ fn damaged(file: &str, why: impl std::fmt::Display) -> PkiError {
 
 fn server_names(more: &[String]) -> Vec<String> {
     let mut names: Vec<String> = SERVER_NAMES.iter().map(|name| (*name).to_owned()).collect();
+    // Whichever slice of loopback becomes the cluster's.
+    let api = (0..AddressPlan::SLICES).map(|slice| AddressPlan::of_slice(slice).api().to_string());
+    names.extend(api);
     for name in host_name().iter().chain(more) {
         if !name.is_empty() && !names.contains(name) {
             names.push(name.clone());

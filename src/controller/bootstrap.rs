@@ -16,10 +16,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::service_account::is_active;
 use super::{Action, Change, Config, Controller, Decision, Key, KindRef, Moment, Snapshot};
 use crate::client::{Client, Result};
+use crate::kind::address_plan::AddressPlan;
 use crate::kind::{Object, Typed};
 
-/// The first address of the service range.
-pub const API_SERVICE_IP: &str = "127.96.0.1";
 const API_SERVICE_PORT: i32 = 443;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -67,7 +66,7 @@ impl Wanted {
 /// Makes what a cluster needs before anything else can start; writes nothing that is there already.
 pub async fn bootstrap(client: &Client, config: &Config) -> Result<()> {
     try_join_all(namespaces().iter().map(|wanted| ensure(client, wanted))).await?;
-    try_join_all(others(config.api_address).iter().map(|wanted| ensure(client, wanted))).await?;
+    try_join_all(others(config).iter().map(|wanted| ensure(client, wanted))).await?;
     Ok(())
 }
 
@@ -94,7 +93,8 @@ fn namespaces() -> Vec<Wanted> {
     NAMESPACES.into_iter().map(|name| Wanted::of(namespace(name))).collect()
 }
 
-fn others(api: SocketAddr) -> Vec<Wanted> {
+fn others(config: &Config) -> Vec<Wanted> {
+    let api = config.api_address;
     let mut wanted: Vec<Wanted> = PRIORITIES
         .into_iter()
         .map(|(name, value, description)| {
@@ -106,7 +106,11 @@ fn others(api: SocketAddr) -> Vec<Wanted> {
             })
         })
         .collect();
-    wanted.extend([Wanted::of(service(api)), Wanted::of(endpoints(api)), Wanted::of(slice(api))]);
+    wanted.extend([
+        Wanted::of(service(api, config.plan)),
+        Wanted::of(endpoints(api)),
+        Wanted::of(slice(api)),
+    ]);
     wanted
 }
 
@@ -121,12 +125,13 @@ fn labelled(labels: &[(&str, &str)]) -> ObjectMeta {
     ObjectMeta { labels: Some(labels), ..named("default", "kubernetes") }
 }
 
-fn service(api: SocketAddr) -> Service {
+fn service(api: SocketAddr, plan: AddressPlan) -> Service {
+    let ip = plan.api().to_string();
     Service {
         metadata: labelled(&[("component", "apiserver"), ("provider", "kubernetes")]),
         spec: Some(ServiceSpec {
-            cluster_ip: Some(API_SERVICE_IP.into()),
-            cluster_ips: Some(vec![API_SERVICE_IP.into()]),
+            cluster_ip: Some(ip.clone()),
+            cluster_ips: Some(vec![ip]),
             ip_families: Some(vec!["IPv4".into()]),
             ip_family_policy: Some("SingleStack".into()),
             internal_traffic_policy: Some("Cluster".into()),
@@ -189,7 +194,7 @@ impl ApiService {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let mut wanted = namespaces();
-        wanted.append(&mut others(config.api_address));
+        wanted.append(&mut others(config));
         Self { wanted }
     }
 }

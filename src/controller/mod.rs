@@ -51,6 +51,7 @@ use crate::apiserver::Error;
 use crate::apiserver::token::SigningKey;
 use crate::client::{Client, Recorder};
 use crate::clock::Clock;
+use crate::kind::address_plan::AddressPlan;
 use crate::kind::{Object, Subresource};
 
 /// What controllers need to know of the cluster.
@@ -60,6 +61,8 @@ pub struct Config {
     pub ca_pem: String,
     /// Where the API server listens, as `kubernetes` in `default` points to it.
     pub api_address: SocketAddr,
+    /// Where the addresses of the cluster's own services are from.
+    pub plan: AddressPlan,
     /// Signs the tokens that lie in Secrets.
     pub tokens: Arc<SigningKey>,
     /// Where schedules are that name no time zone.

@@ -5,6 +5,7 @@
 //! OpenAPI, storage keys and kubectl's tables are derived from that list. Nothing outside this
 //! folder matches on a kind to find out how to serve it.
 
+pub mod address_plan;
 pub mod content;
 pub mod field;
 pub mod metadata;

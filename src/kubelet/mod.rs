@@ -50,9 +50,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{self, Client};
 use crate::clock::Clock;
+use crate::network::Networks;
 use crate::random::Random;
 
-mod address;
 mod admit;
 mod annotations;
 mod api;
@@ -84,7 +84,6 @@ mod status;
 mod token;
 mod volume;
 
-pub use address::of_node;
 pub use beside::{Beside, Wanted};
 pub use logs::{Logs, NoLog};
 pub use meters::{Meters, Used};
@@ -105,6 +104,8 @@ pub struct Parts {
     pub clock: Clock,
     pub random: Random,
     pub nodes: Vec<NodeConfig>,
+    /// What the pods' connections reach.
+    pub networks: Networks,
     /// Where output is kept for readers.
     pub logs: Logs,
     /// Where runs are found by whoever wants to join one.
@@ -151,12 +152,12 @@ impl Kubelets {
 }
 
 async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<client::Result<()>>>) {
-    let Parts { client, client_for, clock, random, nodes, logs, running, meters } = parts;
+    let Parts { client, client_for, clock, random, nodes, networks, logs, running, meters } = parts;
     let shared = Arc::new(Shared {
         clock,
         sources: sources::Sources::new(Some(client.clone()), stop.clone()),
         services: services::Services::new(),
-        addresses: address::PodAddresses::beginning_anywhere(&random),
+        networks,
         logs,
         running,
         meters,

@@ -14,7 +14,6 @@ use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeStatus, N
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference, Time};
 
-use super::address;
 use super::image::Images;
 use crate::client::{Client, Result};
 use crate::runtime::Runtime;
@@ -31,8 +30,8 @@ const LOG_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub struct NodeConfig {
     pub name: String,
-    /// Its place in the address plan: 0 is 127.64.0.1.
-    pub index: u32,
+    /// Its address in the cluster's plan.
+    pub ip: Ipv4Addr,
     pub runtime: Arc<dyn Runtime>,
     pub images: Arc<Images>,
     /// Labels besides the usual ones.
@@ -47,21 +46,21 @@ impl NodeConfig {
     /// A node that runs code, as large as the machine: every node of a process shares it. Takes
     /// 1,000 pods unless told otherwise.
     #[must_use]
-    pub fn wasm(name: &str, index: u32, runtime: Arc<dyn Runtime>, images: Arc<Images>) -> Self {
+    pub fn wasm(name: &str, ip: Ipv4Addr, runtime: Arc<dyn Runtime>, images: Arc<Images>) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let capacity = amounts(&cpus.to_string(), &format!("{}Ki", memory_kib()), "1000");
-        Self::new(name, index, "wasm", runtime, images, capacity)
+        Self::new(name, ip, "wasm", runtime, images, capacity)
     }
 
     /// A simulated node: 32 cores, 256 GiB, 110 pods, as clusters often have.
     #[must_use]
-    pub fn sim(name: &str, index: u32, runtime: Arc<dyn Runtime>, images: Arc<Images>) -> Self {
-        Self::new(name, index, "sim", runtime, images, amounts("32", "256Gi", "110"))
+    pub fn sim(name: &str, ip: Ipv4Addr, runtime: Arc<dyn Runtime>, images: Arc<Images>) -> Self {
+        Self::new(name, ip, "sim", runtime, images, amounts("32", "256Gi", "110"))
     }
 
     fn new(
         name: &str,
-        index: u32,
+        ip: Ipv4Addr,
         kind: &str,
         runtime: Arc<dyn Runtime>,
         images: Arc<Images>,
@@ -69,17 +68,13 @@ impl NodeConfig {
     ) -> Self {
         Self {
             name: name.to_owned(),
-            index,
+            ip,
             runtime,
             images,
             labels: BTreeMap::from([("coracle.dev/runtime".to_owned(), kind.to_owned())]),
             capacity,
             log_bytes_max: LOG_BYTES_MAX,
         }
-    }
-
-    pub(crate) fn ip(&self) -> Ipv4Addr {
-        address::of_node(self.index)
     }
 }
 
@@ -157,7 +152,7 @@ fn status(config: &NodeConfig, old: Option<&NodeStatus>, boot_id: &str, now: Tim
     let runtime = config.runtime.version();
     NodeStatus {
         addresses: Some(vec![
-            address("InternalIP", config.ip().to_string()),
+            address("InternalIP", config.ip.to_string()),
             address("Hostname", config.name.clone()),
         ]),
         capacity: Some(config.capacity.clone()),

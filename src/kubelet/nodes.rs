@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::address::PodAddresses;
 use super::admit::Usage;
 use super::api::{ClientApi, NodeApi};
 use super::inbox::Inbox;
@@ -22,13 +21,14 @@ use super::services::Services;
 use super::sources::Sources;
 use crate::client::{self, Client, Select, Watcher};
 use crate::clock::Clock;
+use crate::network::Networks;
 
 /// What every node of the process shares.
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) sources: Sources,
     pub(crate) services: Services,
-    pub(crate) addresses: PodAddresses,
+    pub(crate) networks: Networks,
     pub(crate) logs: Logs,
     pub(crate) running: Running,
     pub(crate) meters: Meters,

@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
-use super::address::PodAddress;
 use super::admit::{self, Reservation};
 use super::annotations::OnConfigChange;
 use super::api::ApiError;
@@ -35,6 +34,7 @@ use super::token::Tokens;
 use super::volume::{self, Volumes};
 use super::{annotations, config};
 use crate::client;
+use crate::network::PodAddress;
 use crate::runtime::Exit;
 
 /// How long the status of a pod that may soon be further waits for that: a program that ends at
@@ -167,7 +167,7 @@ pub(crate) async fn run(
     let mut actor = Actor {
         logs: node.shared.logs.open(uid),
         acting: life.containers.iter().map(Acting::new).collect(),
-        addresses: Addresses { host: node.config.ip(), pod: None },
+        addresses: Addresses { host: node.config.ip, pod: None },
         volume_sources: volume::sources(&pod, runs_code),
         tokens,
         env_sources: Vec::new(),
@@ -225,7 +225,7 @@ impl Actor {
         let host_network = self.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
         let event = match admitted {
             Ok(reservation) => {
-                let address = if host_network { None } else { self.node.shared.addresses.take() };
+                let address = if host_network { None } else { self.node.shared.networks.take_address() };
                 let ip = address.as_ref().map_or(self.addresses.host, PodAddress::ip);
                 self.addresses.pod = Some(ip);
                 self.holdings = Some((reservation, address));

@@ -11,6 +11,7 @@ use super::nodes::NodeContext;
 use crate::clock::Clock;
 use crate::runtime::config::Config;
 use crate::runtime::log::Log;
+use crate::runtime::network::Network;
 use crate::runtime::pipe::{PIPE_BYTES, Pipe};
 use crate::runtime::queue::Queue;
 use crate::runtime::stdio::{Output, Stdio, Taps};
@@ -22,6 +23,8 @@ pub(crate) struct Setup {
     /// `namespace/pod/container`
     pub(crate) label: String,
     pub(crate) pod_ip: Ipv4Addr,
+    /// None where the pod has no address.
+    pub(crate) network: Option<Arc<dyn Network>>,
     pub(crate) image: Arc<dyn Image>,
     /// The name that the container's own program goes by: the first word of its command line.
     pub(crate) program: String,
@@ -51,7 +54,7 @@ impl Setup {
             mounts: self.mounts.clone(),
             config: self.config.clone(),
             queue: self.queue.clone(),
-            address: Some(self.pod_ip).filter(|ip| !ip.is_unspecified()),
+            network: self.network.clone(),
             memory_limit: self.memory_limit,
             cpu_limit: self.cpu_limit,
             stdio,

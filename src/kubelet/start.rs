@@ -19,6 +19,7 @@ use super::volume::Volumes;
 use super::{annotations, env, pull, sources};
 use crate::client;
 use crate::runtime::log::Log;
+use crate::runtime::network::Network;
 use crate::runtime::{self, Exit, fs};
 
 /// Exit code of a trap: what a process killed by SIGABRT has.
@@ -89,7 +90,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
 
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let found = sources::fetch(&*node.api, namespace, env::sources(container)).await.map_err(unreachable)?;
-    let facts = Facts { pod: &pod, host_ip: node.config.ip(), pod_ip, allocatable: &node.config.capacity };
+    let facts = Facts { pod: &pod, host_ip: node.config.ip, pod_ip, allocatable: &node.config.capacity };
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
     let services = node.shared.services.variables(namespace, links);
     let env = env::build(container, &facts, &found, &services).map_err(|error| config(error.0))?;
@@ -126,6 +127,8 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         node: node.clone(),
         label: format!("{namespace}/{name}/{}", container.name),
         pod_ip,
+        network: (!pod_ip.is_unspecified())
+            .then(|| Arc::new(node.shared.networks.of_pod(&pod, pod_ip, node.config.ip)) as Arc<dyn Network>),
         image: got.image,
         program: args.first().cloned().unwrap_or_default(),
         env: env::with_hostname(env, &pod),

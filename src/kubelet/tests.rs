@@ -11,6 +11,7 @@ use crate::apiserver::authn::User;
 use crate::apiserver::request::{LogOptions, LogStream};
 use crate::apiserver::{Api, Error, NodeAccess};
 use crate::client::{DeleteOptions, Select};
+use crate::kind::address_plan::AddressPlan;
 use crate::runtime::sim::SimRuntime;
 use crate::store::Store;
 
@@ -44,6 +45,7 @@ async fn cluster(nodes: u32) -> Cluster {
         random: random.clone(),
         nodes: nodes_access,
         tokens,
+        plan: AddressPlan::default(),
     });
     let client = Client::new(api.clone(), User::admin());
     for name in ["default", "kube-node-lease"] {
@@ -64,7 +66,9 @@ async fn cluster(nodes: u32) -> Cluster {
 async fn kubelets(api: &Api, clock: Clock, random: &Random, nodes: u32) -> Kubelets {
     let runtime = SimRuntime::new(clock, random.clone(), tokio::runtime::Handle::current());
     let images = image::Images::any(runtime.clone());
-    let config = |i: u32| NodeConfig::sim(&format!("node-{i}"), i, runtime.clone(), images.clone());
+    let config = |i: u32| {
+        NodeConfig::sim(&format!("node-{i}"), AddressPlan::default().node(i), runtime.clone(), images.clone())
+    };
     let kubelets = Kubelets::start(Parts {
         client: Client::new(api.clone(), User::admin()),
         client_for: {
@@ -72,6 +76,7 @@ async fn kubelets(api: &Api, clock: Clock, random: &Random, nodes: u32) -> Kubel
             Box::new(move |node| Client::new(api.clone(), User::node(node)))
         },
         clock,
+        networks: Networks::new(AddressPlan::default(), random),
         random: random.clone(),
         nodes: (0..nodes).map(config).collect(),
         logs: Logs::default(),

@@ -1,7 +1,6 @@
 //! One run of one container: its store, from instantiation to the exit code.
 
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,9 @@ use super::config::{Config, ConfigView, HasConfig};
 use super::fs::handle::Files;
 use super::fs::host::{FilesView, HasFiles};
 use super::limits::{MemoryLimit, Meter, Slices};
+use super::network::Network;
 use super::queue::{HasQueue, Queue, QueueView};
-use super::sockets::{self, HasAddress};
+use super::sockets::{self, HasNetwork};
 use super::stop::{HasStop, Stop, StopView};
 use super::{ContainerSpec, Exit};
 use crate::clock::Clock;
@@ -36,7 +36,7 @@ pub(super) struct Guest {
     files: Files,
     config: Option<Arc<Config>>,
     queue: Option<Arc<dyn Queue>>,
-    address: Option<Ipv4Addr>,
+    network: Option<Arc<dyn Network>>,
     stop: Arc<Stop>,
     memory: MemoryLimit,
 }
@@ -47,9 +47,9 @@ impl WasiView for Guest {
     }
 }
 
-impl HasAddress for Guest {
-    fn address(&self) -> Option<Ipv4Addr> {
-        self.address
+impl HasNetwork for Guest {
+    fn network(&self) -> Option<&Arc<dyn Network>> {
+        self.network.as_ref()
     }
 }
 
@@ -131,7 +131,7 @@ impl Guest {
             .stderr(spec.stdio.guest_stderr())
             .wall_clock(GuestClock(world.clock))
             .monotonic_clock(GuestClock(world.clock));
-        sockets::permit(&mut wasi, spec.address);
+        sockets::permit(&mut wasi, spec.network.as_ref());
         if let Some(stdin) = spec.stdio.guest_stdin() {
             wasi.stdin(stdin);
         }
@@ -156,7 +156,7 @@ impl Guest {
             files,
             config,
             queue: spec.queue.clone(),
-            address: spec.address,
+            network: spec.network.clone(),
             stop,
             memory,
         })

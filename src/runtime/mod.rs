@@ -5,7 +5,6 @@
 //! here knows of pods or of the API.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ pub mod fs;
 mod instance;
 mod limits;
 pub mod log;
+pub mod network;
 pub mod pipe;
 pub mod queue;
 pub mod sim;
@@ -69,8 +69,8 @@ pub struct ContainerSpec {
     pub config: Option<Arc<config::Config>>,
     /// The work of its Job; `None` if it has none.
     pub queue: Option<Arc<dyn queue::Queue>>,
-    /// Where its sockets are, an address of this machine; `None` is a container without a network.
-    pub address: Option<Ipv4Addr>,
+    /// Where its sockets are and what they reach; `None` is a container without a network.
+    pub network: Option<Arc<dyn network::Network>>,
     /// Bytes of all linear memories and tables together; more is [`Exit::OutOfMemory`].
     pub memory_limit: Option<u64>,
     /// Milli-cores; `None` is no limit.

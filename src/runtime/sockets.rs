@@ -5,18 +5,19 @@
 //!
 //! - Binding to 0.0.0.0 or to 127.0.0.1 is binding to the pod's address. Any other address is not the
 //!   pod's: `access-denied`.
-//! - Connecting to 127.0.0.1 is connecting to the pod itself, as its containers share one machine.
+//! - Whom a connection or a datagram reaches is for the pod's [`Network`] to say, which knows services and
+//!   what is not the guest's to reach.
 //! - Connections to addresses of the cluster leave from the pod's address.
-//! - Loopback addresses outside the cluster's plan belong to the machine: `access-denied`.
 //! - There is no IPv6: `not-supported`, on which programs fall back to IPv4. (A socket of IPv4 in its
 //!   place does not do: libc ends the program when such a socket tells its address.)
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::p2::bindings::sockets::network::{
-    ErrorCode, Host as _, IpAddressFamily, IpSocketAddress, Network,
+    ErrorCode, Host as _, IpAddressFamily, IpSocketAddress, Network as WasiNetwork,
 };
 use wasmtime_wasi::p2::bindings::sockets::tcp::HostTcpSocket;
 use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
@@ -29,33 +30,33 @@ use wasmtime_wasi::p2::{SocketResult, TcpSocket, UdpSocket};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView, WasiSocketsView as _};
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
 
+use super::network::{Network, Protocol, Refusal};
+
 #[cfg(test)]
 mod tests;
 
 /// The version of the interfaces that wasmtime-wasi links; guests of others are matched to it.
 const VERSION: &str = "0.2.12";
 
-/// 127.64.0.0 and up: nodes, services and pods. What is below belongs to the machine.
-const CLUSTER_FIRST: Ipv4Addr = Ipv4Addr::new(127, 64, 0, 0);
-
-/// The part of a guest's store that tells its address; `None` is a container without a network.
-pub(super) trait HasAddress: WasiView {
-    fn address(&self) -> Option<Ipv4Addr>;
+/// The part of a guest's store that tells its network; `None` is a container without one.
+pub(super) trait HasNetwork: WasiView {
+    fn network(&self) -> Option<&Arc<dyn Network>>;
 }
 
-/// Lets a guest have sockets if it has an address.
-pub(super) fn permit(wasi: &mut WasiCtxBuilder, address: Option<Ipv4Addr>) {
-    wasi.allow_tcp(address.is_some()).allow_udp(address.is_some()).allow_ip_name_lookup(false);
-    if let Some(own) = address {
+/// Lets a guest have sockets if it has a network.
+pub(super) fn permit(wasi: &mut WasiCtxBuilder, network: Option<&Arc<dyn Network>>) {
+    wasi.allow_tcp(network.is_some()).allow_udp(network.is_some()).allow_ip_name_lookup(false);
+    if let Some(network) = network.cloned() {
         wasi.socket_addr_check(move |socket, reason| {
-            let is_permitted = is_permitted(own, socket, reason);
+            let is_permitted = is_permitted(&*network, socket, reason);
             Box::pin(async move { is_permitted })
         });
     }
 }
 
-/// Whether a guest with the address `own` may do that, after [`local`] and [`remote`].
-fn is_permitted(own: Ipv4Addr, socket: SocketAddr, reason: SocketAddrUse) -> bool {
+/// Whether a guest may do that, after [`local`] and [`remote`].
+fn is_permitted(network: &dyn Network, socket: SocketAddr, reason: SocketAddrUse) -> bool {
+    let own = network.address();
     let SocketAddr::V4(socket) = socket else { return false };
     match reason {
         // Where a connection leaves the machine the system chooses the address it leaves from.
@@ -63,28 +64,38 @@ fn is_permitted(own: Ipv4Addr, socket: SocketAddr, reason: SocketAddrUse) -> boo
             *socket.ip() == own || socket == SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)
         }
         SocketAddrUse::TcpListen | SocketAddrUse::UdpBind => *socket.ip() == own,
-        SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => !is_machines(*socket.ip()),
+        // The network was asked, and this is what it said.
+        SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => true,
         SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
     }
 }
 
-/// Loopback outside the cluster's plan.
-fn is_machines(ip: Ipv4Addr) -> bool {
-    ip.is_loopback() && ip < CLUSTER_FIRST
-}
-
 /// Where a guest binds that asks for `socket`.
 fn local(own: Ipv4Addr, socket: SocketAddr) -> SocketAddr {
-    if socket.ip().is_unspecified() { (own, socket.port()).into() } else { remote(own, socket) }
+    let ip = socket.ip();
+    if ip.is_unspecified() || ip == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        (own, socket.port()).into()
+    } else {
+        socket
+    }
 }
 
 /// Whom a guest reaches that asks for `socket`.
-fn remote(own: Ipv4Addr, socket: SocketAddr) -> SocketAddr {
-    if socket.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) { (own, socket.port()).into() } else { socket }
+fn remote(
+    network: Option<&Arc<dyn Network>>,
+    protocol: Protocol,
+    socket: IpSocketAddress,
+) -> SocketResult<IpSocketAddress> {
+    let (Some(network), SocketAddr::V4(asked)) = (network, socket.into()) else { return Ok(socket) };
+    match network.route(protocol, asked) {
+        Ok(reached) => Ok(SocketAddr::V4(reached).into()),
+        Err(Refusal::Denied) => Err(ErrorCode::AccessDenied.into()),
+        Err(Refusal::NoEndpoint) => Err(ErrorCode::ConnectionRefused.into()),
+    }
 }
 
 /// Replaces those functions of wasmtime-wasi's sockets in `linker`.
-pub(super) fn shadow<T: HasAddress + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let name = |interface: &str| format!("wasi:sockets/{interface}@{VERSION}");
 
@@ -115,7 +126,8 @@ pub(super) fn shadow<T: HasAddress + 'static>(linker: &mut Linker<T>) -> wasmtim
         "[method]tcp-socket.start-bind",
         |mut store, (this, network, socket): Binding<TcpSocket>| {
             Box::new(async move {
-                let socket = own(&store).map_or(socket, |own| local(own, socket.into()).into());
+                let own = store.data().network().map(|network| network.address());
+                let socket = own.map_or(socket, |own| local(own, socket.into()).into());
                 let mut sockets = store.data_mut().sockets();
                 let bound = HostTcpSocket::start_bind(&mut sockets, this, network, socket).await;
                 Ok((answer(&mut sockets, bound)?,))
@@ -126,9 +138,13 @@ pub(super) fn shadow<T: HasAddress + 'static>(linker: &mut Linker<T>) -> wasmtim
         "[method]tcp-socket.start-connect",
         |mut store, (this, network, socket): Binding<TcpSocket>| {
             Box::new(async move {
-                let own = own(&store);
+                let from = store.data().network().map(|network| network.address());
+                let reached = remote(store.data().network(), Protocol::Tcp, socket);
                 let mut sockets = store.data_mut().sockets();
-                let started = connect(&mut sockets, own, this, network, socket.into()).await;
+                let started = match reached {
+                    Ok(socket) => connect(&mut sockets, from, this, network, socket.into()).await,
+                    Err(error) => Err(error),
+                };
                 Ok((answer(&mut sockets, started)?,))
             })
         },
@@ -139,7 +155,8 @@ pub(super) fn shadow<T: HasAddress + 'static>(linker: &mut Linker<T>) -> wasmtim
         "[method]udp-socket.start-bind",
         |mut store, (this, network, socket): Binding<UdpSocket>| {
             Box::new(async move {
-                let socket = own(&store).map_or(socket, |own| local(own, socket.into()).into());
+                let own = store.data().network().map(|network| network.address());
+                let socket = own.map_or(socket, |own| local(own, socket.into()).into());
                 let mut sockets = store.data_mut().sockets();
                 let bound = HostUdpSocket::start_bind(&mut sockets, this, network, socket).await;
                 Ok((answer(&mut sockets, bound)?,))
@@ -150,13 +167,15 @@ pub(super) fn shadow<T: HasAddress + 'static>(linker: &mut Linker<T>) -> wasmtim
         "[method]udp-socket.stream",
         |mut store, (this, socket): (Resource<UdpSocket>, Option<IpSocketAddress>)| {
             Box::new(async move {
-                let own = own(&store);
-                let socket = socket.map(|socket| own.map_or(socket, |own| remote(own, socket.into()).into()));
+                let reached = socket.map(|socket| remote(store.data().network(), Protocol::Udp, socket));
                 let mut sockets = store.data_mut().sockets();
                 let streams: SocketResult<(
                     Resource<IncomingDatagramStream>,
                     Resource<OutgoingDatagramStream>,
-                )> = sockets.stream(this, socket).await;
+                )> = match reached.transpose() {
+                    Ok(socket) => sockets.stream(this, socket).await,
+                    Err(error) => Err(error),
+                };
                 Ok((answer(&mut sockets, streams)?,))
             })
         },
@@ -165,14 +184,17 @@ pub(super) fn shadow<T: HasAddress + 'static>(linker: &mut Linker<T>) -> wasmtim
         "[method]outgoing-datagram-stream.send",
         |mut store, (this, mut datagrams): (Resource<OutgoingDatagramStream>, Vec<OutgoingDatagram>)| {
             Box::new(async move {
-                if let Some(own) = own(&store) {
-                    for datagram in &mut datagrams {
-                        let to = datagram.remote_address.map(|socket| remote(own, socket.into()).into());
-                        datagram.remote_address = to;
+                let reached = datagrams.iter_mut().try_for_each(|datagram| {
+                    if let Some(socket) = &mut datagram.remote_address {
+                        *socket = remote(store.data().network(), Protocol::Udp, *socket)?;
                     }
-                }
+                    Ok(())
+                });
                 let mut sockets = store.data_mut().sockets();
-                let sent = sockets.send(this, datagrams);
+                let sent = match reached {
+                    Ok(()) => sockets.send(this, datagrams),
+                    Err(error) => Err(error),
+                };
                 Ok((answer(&mut sockets, sent)?,))
             })
         },
@@ -181,11 +203,7 @@ pub(super) fn shadow<T: HasAddress + 'static>(linker: &mut Linker<T>) -> wasmtim
     Ok(())
 }
 
-type Binding<S> = (Resource<S>, Resource<Network>, IpSocketAddress);
-
-fn own<T: HasAddress>(store: &StoreContextMut<'_, T>) -> Option<Ipv4Addr> {
-    store.data().address()
-}
+type Binding<S> = (Resource<S>, Resource<WasiNetwork>, IpSocketAddress);
 
 fn ipv4(family: IpAddressFamily) -> SocketResult<()> {
     match family {
@@ -209,11 +227,10 @@ async fn connect(
     sockets: &mut WasiSocketsCtxView<'_>,
     own: Option<Ipv4Addr>,
     this: Resource<TcpSocket>,
-    network: Resource<Network>,
+    network: Resource<WasiNetwork>,
     socket: SocketAddr,
 ) -> SocketResult<()> {
     let Some(own) = own else { return sockets.start_connect(this, network, socket.into()) };
-    let socket = remote(own, socket);
     let is_bound = HostTcpSocket::local_address(sockets, Resource::new_borrow(this.rep())).is_ok();
     let is_cluster = matches!(socket.ip(), IpAddr::V4(ip) if ip.is_loopback());
     if is_cluster && !is_bound {

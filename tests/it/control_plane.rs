@@ -13,6 +13,7 @@ use coracle::apiserver::{Api, Error, NodeAccess, Parts};
 use coracle::client::{Client, DeleteOptions, Event, Recorder, Select};
 use coracle::clock::{self, Clock};
 use coracle::controller::{self, Config, Controllers, bootstrap};
+use coracle::kind::address_plan::AddressPlan;
 use coracle::kind::{Subresource, Typed};
 use coracle::random::Random;
 use coracle::scheduler::{self, Scheduler};
@@ -54,12 +55,20 @@ impl Plane {
             random: random.clone(),
             nodes: Arc::new(NoNodes),
             tokens: Arc::clone(&tokens),
+            plan: AddressPlan::default(),
         });
         let manager = Client::new(api.clone(), User::component("kube-controller-manager"));
         let placer = Client::new(api.clone(), User::component("kube-scheduler"));
         let api_address = SocketAddr::from(([127, 0, 0, 1], 6443));
         let time_zone = jiff::tz::TimeZone::UTC;
-        let config = Config { ca_pem: "the authority".into(), api_address, tokens, time_zone, fault: None };
+        let config = Config {
+            ca_pem: "the authority".into(),
+            api_address,
+            plan: AddressPlan::default(),
+            tokens,
+            time_zone,
+            fault: None,
+        };
         bootstrap(&manager, &config).await.unwrap();
         let recorder = Recorder::start(manager.clone(), clock, "controllermanager", None);
         let controllers = Controllers::start(manager.clone(), recorder, clock, &config);

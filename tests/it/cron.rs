@@ -17,6 +17,7 @@ use coracle::client::{Client, Event, Recorder, Select};
 use coracle::clock::{self, Clock};
 use coracle::controller::fault::Fault;
 use coracle::controller::{self, Controllers, bootstrap};
+use coracle::kind::address_plan::AddressPlan;
 use coracle::random::Random;
 use coracle::store::Store;
 use jiff::civil::{DateTime, Weekday};
@@ -58,11 +59,13 @@ impl Plane {
             random: Random::from_seed(7),
             nodes: Arc::new(NoNodes),
             tokens: Arc::clone(&tokens),
+            plan: AddressPlan::default(),
         });
         let manager = Client::new(api.clone(), User::component("kube-controller-manager"));
         let config = controller::Config {
             ca_pem: "the authority".into(),
             api_address: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            plan: AddressPlan::default(),
             tokens,
             time_zone: TimeZone::UTC,
             fault: None,

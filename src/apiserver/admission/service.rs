@@ -11,8 +11,6 @@ use crate::apiserver::status::Error;
 use crate::kind::field::{Errors, FieldError, Path};
 use crate::kind::service::{carry_over, is_headless, needs_cluster_ip, needs_node_ports};
 
-/// The services' addresses, 127.96.0.0/12: loopback, so that they need no network of their own.
-const RANGE: (Ipv4Addr, u32) = (Ipv4Addr::new(127, 96, 0, 0), 12);
 /// The first address belongs to the API server.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
@@ -32,8 +30,9 @@ fn assign(admission: &Admission<'_>, service: &mut Service, old: Option<&Service
     let own = (namespace, name.as_str());
     let Some(spec) = service.spec.as_mut() else { return Ok(()) };
     let taken = Taken::by_others(admission, own);
+    let range = admission.plan.services();
     let mut errors = Errors::default();
-    assign_address(spec, old, &taken, own, &mut errors);
+    assign_address(spec, old, range, &taken, own, &mut errors);
     assign_node_ports(spec, old, &taken, &mut errors);
     if errors.is_empty() { Ok(()) } else { Err(Error::invalid(admission.kind, &name, &errors)) }
 }
@@ -62,6 +61,7 @@ impl Taken {
 fn assign_address(
     spec: &mut ServiceSpec,
     old: Option<&ServiceSpec>,
+    range: (Ipv4Addr, u32),
     taken: &Taken,
     own: (&str, &str),
     errors: &mut Errors,
@@ -73,8 +73,8 @@ fn assign_address(
     if address(spec).is_empty() {
         spec.cluster_ip = spec.cluster_ips.as_ref().and_then(|all| all.first().cloned());
     }
-    let first = u32::from(RANGE.0);
-    let size = 1_u32 << (32 - RANGE.1);
+    let first = u32::from(range.0);
+    let size = 1_u32 << (32 - range.1);
     let given = address(spec).to_owned();
     if given.is_empty() {
         // Neither the network's own address, nor the API server's, nor the broadcast address.
@@ -94,7 +94,7 @@ fn assign_address(
             let why = if at == 0 || at >= size - 1 {
                 Some(format!(
                     "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}/{}",
-                    RANGE.0, RANGE.1
+                    range.0, range.1
                 ))
             } else if taken.addresses.contains(&ip) || at == 1 && own != API_SERVER {
                 Some("provided IP is already allocated".to_owned())

@@ -53,6 +53,7 @@ impl Inner {
             store: &self.store,
             clock: &self.clock,
             random: &self.random,
+            plan: self.plan,
             user: &target.user,
             kind,
             namespace: target.namespace.as_deref(),

@@ -43,6 +43,7 @@ use super::status::Error;
 use super::stream::{Dial, Opening};
 use super::token::SigningKey;
 use crate::clock::Clock;
+use crate::kind::address_plan::AddressPlan;
 use crate::kind::field::{Errors, Path};
 use crate::kind::{self, Kind, Object, Subresource};
 use crate::random::Random;
@@ -94,6 +95,7 @@ struct Inner {
     random: Random,
     nodes: Arc<dyn NodeAccess>,
     tokens: Arc<SigningKey>,
+    plan: AddressPlan,
     /// Held from choosing an address or port until it is committed, so that none is given twice.
     allocation: tokio::sync::Mutex<()>,
     /// Where the items of Jobs' queues are handed out.
@@ -108,6 +110,8 @@ pub struct Parts {
     pub nodes: Arc<dyn NodeAccess>,
     /// Signs the tokens of service accounts.
     pub tokens: Arc<SigningKey>,
+    /// Where the services' addresses are from.
+    pub plan: AddressPlan,
 }
 
 /// What a request is about.
@@ -155,9 +159,9 @@ pub fn decoded(kind: &'static Kind, record: &Record) -> Arc<dyn Object> {
 impl Api {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, clock, random, nodes, tokens } = parts;
+        let Parts { store, clock, random, nodes, tokens, plan } = parts;
         let (allocation, desk) = (tokio::sync::Mutex::default(), queue::Desk::default());
-        Self(Arc::new(Inner { store, clock, random, nodes, tokens, allocation, desk }))
+        Self(Arc::new(Inner { store, clock, random, nodes, tokens, plan, allocation, desk }))
     }
 
     /// The newest revision that readers can see.

@@ -46,6 +46,7 @@ impl World {
             random: Random::from_seed(1),
             nodes: Arc::new(NoNodes),
             tokens: Arc::new(SigningKey::generate().unwrap()),
+            plan: AddressPlan::default(),
         };
         let world = Self { api: Api::new(parts), clock };
         world.create("namespaces", json!({"metadata": {"name": "n"}})).await.unwrap();

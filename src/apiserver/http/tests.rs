@@ -75,6 +75,7 @@ async fn harness_with(nodes: Arc<dyn NodeAccess>) -> Harness {
         random: Random::from_seed(1),
         nodes,
         tokens: Arc::new(SigningKey::generate().unwrap()),
+        plan: crate::kind::address_plan::AddressPlan::default(),
     });
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some("n".into());

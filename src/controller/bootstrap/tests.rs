@@ -5,6 +5,7 @@ fn config(port: u16) -> Config {
     Config {
         ca_pem: String::new(),
         api_address: SocketAddr::from(([127, 0, 0, 1], port)),
+        plan: AddressPlan::default(),
         tokens,
         time_zone: jiff::tz::TimeZone::UTC,
         fault: None,
@@ -12,7 +13,7 @@ fn config(port: u16) -> Config {
 }
 
 fn wanted(port: u16, name: &str) -> Vec<Wanted> {
-    others(config(port).api_address).into_iter().filter(|wanted| wanted.key.name == name).collect()
+    others(&config(port)).into_iter().filter(|wanted| wanted.key.name == name).collect()
 }
 
 #[test]

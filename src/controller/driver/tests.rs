@@ -70,6 +70,7 @@ fn client(clock: Clock) -> Client {
         random: Random::from_seed(1),
         nodes: Arc::new(NoNodes),
         tokens: Arc::new(SigningKey::generate().unwrap()),
+        plan: crate::kind::address_plan::AddressPlan::default(),
     };
     Client::new(Api::new(parts), User::admin())
 }

@@ -49,7 +49,7 @@ fn the_tools_are_those_of_the_toolbox() {
             mounts: Vec::new(),
             config: None,
             queue: None,
-            address: None,
+            network: None,
             memory_limit: None,
             cpu_limit: None,
             stdio: Stdio::log(&log),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::{self, Clock};
-use crate::kubelet::address::PodAddresses;
+use crate::kind::address_plan::AddressPlan;
 use crate::kubelet::admit::Usage;
 use crate::kubelet::api::NodeApi;
 use crate::kubelet::image::{ImageStore, Images};
@@ -22,6 +22,8 @@ use crate::kubelet::nodes::{Dispatch, Shared};
 use crate::kubelet::running::Running;
 use crate::kubelet::services::Services;
 use crate::kubelet::sources::{SourceKind, Sources};
+use crate::network::Networks;
+use crate::random::Random;
 use crate::runtime::{Container, ContainerSpec, Image, ImageError, Runtime};
 
 mod config;
@@ -255,12 +257,13 @@ impl Harness {
     fn with_images(images: impl FnOnce(Arc<dyn Runtime>) -> Arc<Images>) -> Self {
         let runtime = Arc::new(FakeRuntime::default());
         let api = Arc::new(FakeApi::default());
-        let config = NodeConfig::sim("node", 0, runtime.clone(), images(runtime.clone()));
+        let config =
+            NodeConfig::sim("node", AddressPlan::default().node(0), runtime.clone(), images(runtime.clone()));
         let shared = Arc::new(Shared {
             clock: Clock::starting_at(Timestamp::UNIX_EPOCH),
             sources: Sources::new(None, CancellationToken::new()),
             services: Services::new(),
-            addresses: PodAddresses::default(),
+            networks: Networks::new(AddressPlan::default(), &Random::from_seed(1)),
             logs: Logs::default(),
             running: Running::default(),
             meters: crate::kubelet::Meters::default(),

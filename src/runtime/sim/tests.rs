@@ -27,7 +27,7 @@ async fn spec(runtime: &SimRuntime, annotations: BTreeMap<String, String>) -> Co
         mounts: Vec::new(),
         config: None,
         queue: None,
-        address: None,
+        network: None,
         memory_limit: None,
         cpu_limit: None,
         stdio: Stdio::log(&Arc::new(Log::new(runtime.clock, 1_000))),

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use super::super::config::{Config, Settings, Shown, Source, SourceKind};
 use super::super::fs::{File, Mount, SubPath, Volume};
 use super::super::log::{Log, LogQuery};
+use super::super::network::fixture::Fixed;
 use super::super::stdio::{Output, Stdio};
 use super::*;
 use crate::clock::virtual_runtime;
@@ -59,7 +60,7 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         mounts: Vec::new(),
         config: None,
         queue: None,
-        address: None,
+        network: None,
         memory_limit: Some(64 << 20),
         cpu_limit: None,
         stdio: Stdio::log(&Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES))),
@@ -257,7 +258,7 @@ fn a_guest_has_the_sockets_of_its_address() {
         ("udp-echo", "0.0.0.0:7008", "ping from 127.255.0.7".to_owned()),
     ];
     let flat: Vec<&str> = args.iter().flat_map(|(what, address, _)| [*what, *address]).collect();
-    let (exit, text) = run_with("connect", &flat, |spec| spec.address = Some(own));
+    let (exit, text) = run_with("connect", &flat, |spec| spec.network = Some(Arc::new(Fixed(own))));
     let expected: String =
         args.iter().map(|(what, address, answer)| format!("{what} {address}: {answer}\n")).collect();
     assert_eq!((exit, text), (Exit::Code(0), expected));
@@ -280,7 +281,7 @@ fn a_guest_serves_http_and_its_port_is_free_afterwards() {
     for round in 0..2 {
         real.threads.block_on(async {
             let mut spec = spec(&real.runtime, "http", &["7010"]).await;
-            spec.address = Some("127.255.0.9".parse().unwrap());
+            spec.network = Some(Arc::new(Fixed("127.255.0.9".parse().unwrap())));
             spec.env = vec![("HOSTNAME".to_owned(), "web".to_owned())];
             let output = log_of(&spec);
             let container = real.runtime.start(spec).await;

@@ -1,23 +1,14 @@
-//! The address plan of nodes and pods: all of 127.0.0.0/8 is loopback, so each has one of its own.
+//! Hands out the pods' addresses.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
+use crate::kind::address_plan::{PODS, PODS_MAX};
 use crate::random::Random;
 
-/// Nodes are 127.64.0.0/12.
-const NODES: u32 = u32::from_be_bytes([127, 64, 0, 0]);
-const NODES_MAX: u32 = 1 << 20;
-/// Pods are 127.128.0.0/9.
-const PODS: u32 = u32::from_be_bytes([127, 128, 0, 0]);
-const PODS_MAX: u32 = 1 << 23;
-
-/// The address of the node at `index`; the plan has room for a million.
-#[must_use]
-pub fn of_node(index: u32) -> Ipv4Addr {
-    Ipv4Addr::from(NODES + 1 + index % (NODES_MAX - 2))
-}
+/// The first of the pods' addresses as a number.
+const FIRST: u32 = PODS.to_bits();
 
 /// Gives every pod of the process an address of its own; cheap to clone. An address that was given
 /// back is used again as late as possible.
@@ -64,7 +55,7 @@ impl PodAddresses {
 
 impl PodAddress {
     pub(crate) fn ip(&self) -> Ipv4Addr {
-        Ipv4Addr::from(PODS + self.offset)
+        Ipv4Addr::from(FIRST + self.offset)
     }
 }
 
@@ -106,11 +97,5 @@ mod tests {
         let first = |seed| PodAddresses::beginning_anywhere(&Random::from_seed(seed)).take().unwrap().ip();
         assert_ne!(first(1), first(2));
         assert!(first(1).octets()[1] >= 128);
-    }
-
-    #[test]
-    fn nodes_follow_their_index() {
-        assert_eq!(of_node(0).to_string(), "127.64.0.1");
-        assert_eq!(of_node(255).to_string(), "127.64.1.0");
     }
 }

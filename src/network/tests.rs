@@ -1,0 +1,20 @@
+use super::*;
+
+#[test]
+fn a_pod_reaches_itself_and_nothing_of_the_machine() {
+    let networks = Networks::new(AddressPlan::default(), &Random::from_seed(1));
+    let own = Ipv4Addr::new(127, 128, 0, 7);
+    let network = networks.of_pod(&Arc::default(), own, networks.plan().node(0));
+    for (asked, reached) in [
+        ("127.0.0.1:80", Ok("127.128.0.7:80")),
+        ("127.0.0.2:80", Err(Refusal::Denied)),
+        ("127.0.0.53:53", Err(Refusal::Denied)),
+        ("127.63.255.255:80", Err(Refusal::Denied)),
+        ("127.64.0.1:80", Ok("127.64.0.1:80")),
+        ("127.128.0.8:80", Ok("127.128.0.8:80")),
+        ("192.0.2.1:80", Ok("192.0.2.1:80")),
+    ] {
+        let route = network.route(Protocol::Tcp, asked.parse().unwrap());
+        assert_eq!(route, reached.map(|text| text.parse().unwrap()), "{asked}");
+    }
+}

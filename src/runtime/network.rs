@@ -1,0 +1,89 @@
+//! What a container's network is to its guest: the runtime makes every connection a guest asks for, and
+//! asks the container's [`Network`] where it goes. Nothing here knows of services, names or policies.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use async_trait::async_trait;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// Why a connection is not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not the guest's to make: `access-denied`.
+    Denied,
+    /// Nobody is there: `connection-refused`.
+    NoEndpoint,
+}
+
+/// Why a name has no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// There is no such name, or it has no address.
+    Unknown,
+    /// Whoever knows could not be asked: worth another attempt.
+    Temporary,
+    /// It could not be found out, and will not be.
+    Permanent,
+}
+
+/// The network of one pod.
+#[async_trait]
+pub trait Network: Send + Sync {
+    /// Where the pod's sockets are, an address of this machine.
+    fn address(&self) -> Ipv4Addr;
+
+    /// Whom a connection, or a datagram, to `to` really reaches: an endpoint where `to` is a service's.
+    /// What it answers is connected to without further questions.
+    ///
+    /// # Errors
+    /// If it may not be, or nobody is there.
+    fn route(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal>;
+
+    /// Whether somebody at `from` may reach the pod's `port`.
+    fn admits(&self, protocol: Protocol, port: u16, from: SocketAddr) -> bool;
+
+    /// The addresses of a name, as the pod's resolver finds them; the best first.
+    ///
+    /// # Errors
+    /// If there are none.
+    async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError>;
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+
+    /// A pod of this address. Everybody is where they say they are, but for a service that has an endpoint,
+    /// 127.96.0.2, and one that has none, 127.96.0.3; 127.0.0.1 is the pod, the machine's others are denied.
+    pub(crate) struct Fixed(pub(crate) Ipv4Addr);
+
+    #[async_trait]
+    impl Network for Fixed {
+        fn address(&self) -> Ipv4Addr {
+            self.0
+        }
+
+        fn route(&self, _: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+            match to.ip().octets() {
+                [127, 0, 0, 1] => Ok(SocketAddrV4::new(self.0, to.port())),
+                [127, 0, 0, _] => Err(Refusal::Denied),
+                [127, 96, 0, 2] => Ok(SocketAddrV4::new(Ipv4Addr::new(127, 128, 0, 8), 8080)),
+                [127, 96, 0, 3] => Err(Refusal::NoEndpoint),
+                _ => Ok(to),
+            }
+        }
+
+        fn admits(&self, _: Protocol, _: u16, _: SocketAddr) -> bool {
+            true
+        }
+
+        async fn lookup(&self, _: &str) -> Result<Vec<IpAddr>, LookupError> {
+            Err(LookupError::Unknown)
+        }
+    }
+}
