@@ -361,7 +361,7 @@ fn aggregated_resource(kind: &'static Kind) -> AggregatedResource {
 /// What a subresource takes or answers.
 fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
     let (group, version, kind) = match subresource {
-        Subresource::Status | Subresource::Log | Subresource::Finalize => {
+        Subresource::Status | Subresource::Log | Subresource::Finalize | Subresource::EphemeralContainers => {
             (kind.group, kind.version, kind.kind)
         }
         Subresource::Binding => (kind.group, kind.version, "Binding"),

@@ -201,7 +201,9 @@ fn verb(
 #[must_use]
 pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
     match subresource {
-        Subresource::Status | Subresource::Scale => &["get", "patch", "update"],
+        Subresource::Status | Subresource::Scale | Subresource::EphemeralContainers => {
+            &["get", "patch", "update"]
+        }
         Subresource::Binding | Subresource::Eviction | Subresource::Token | Subresource::Trigger => {
             &["create"]
         }

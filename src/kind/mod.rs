@@ -145,6 +145,8 @@ pub enum Subresource {
     Attach,
     /// `pods/portforward`: streams to ports of a pod.
     PortForward,
+    /// `pods/ephemeralcontainers`: adds containers to a pod that runs.
+    EphemeralContainers,
 }
 
 impl Subresource {
@@ -165,6 +167,7 @@ impl Subresource {
             Self::Exec => "exec",
             Self::Attach => "attach",
             Self::PortForward => "portforward",
+            Self::EphemeralContainers => "ephemeralcontainers",
         }
     }
 

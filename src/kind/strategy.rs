@@ -39,6 +39,10 @@ pub trait Strategy: Send + Sync + 'static {
     /// by the verbs.)
     fn prepare_status_update(&self, _new: &mut Self::Object, _old: &Self::Object) {}
 
+    /// Undoes what `ephemeralcontainers` may not change, for kinds that have that subresource:
+    /// everything but that list.
+    fn prepare_ephemeral_update(&self, _new: &mut Self::Object, _old: &Self::Object) {}
+
     /// Whether spec-like content differs, for `metadata.generation`; only asked of kinds with one.
     fn spec_changed(&self, _new: &Self::Object, _old: &Self::Object) -> bool {
         false
@@ -57,6 +61,8 @@ pub trait Strategy: Send + Sync + 'static {
     fn validate_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut Errors) {}
 
     fn validate_status_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut Errors) {}
+
+    fn validate_ephemeral_update(&self, _new: &Self::Object, _old: &Self::Object, _errors: &mut Errors) {}
 
     /// Texts for `Warning:` headers about an accepted object.
     fn warnings(&self, _object: &Self::Object) -> Vec<String> {
@@ -111,12 +117,14 @@ pub trait AnyStrategy: Send + Sync {
     fn prepare_create(&self, object: &mut dyn Object);
     fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object);
     fn prepare_status_update(&self, new: &mut dyn Object, old: &dyn Object);
+    fn prepare_ephemeral_update(&self, new: &mut dyn Object, old: &dyn Object);
     fn spec_changed(&self, new: &dyn Object, old: &dyn Object) -> bool;
     fn validate_name(&self, name: &str) -> Vec<String>;
     fn validate(&self, object: &dyn Object) -> Errors;
     fn validate_create(&self, object: &dyn Object) -> Errors;
     fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Errors;
     fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Errors;
+    fn validate_ephemeral_update(&self, new: &dyn Object, old: &dyn Object) -> Errors;
     fn warnings(&self, object: &dyn Object) -> Vec<String>;
     fn fields(&self, object: &dyn Object) -> Vec<(&'static str, String)>;
     /// The names `fields` gives, for refusing others.
@@ -176,6 +184,10 @@ impl<S: Strategy> AnyStrategy for S {
         Strategy::prepare_status_update(self, of_mut(new), of(old));
     }
 
+    fn prepare_ephemeral_update(&self, new: &mut dyn Object, old: &dyn Object) {
+        Strategy::prepare_ephemeral_update(self, of_mut(new), of(old));
+    }
+
     fn spec_changed(&self, new: &dyn Object, old: &dyn Object) -> bool {
         Strategy::spec_changed(self, of(new), of(old))
     }
@@ -205,6 +217,12 @@ impl<S: Strategy> AnyStrategy for S {
     fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Errors {
         let mut errors = Errors::default();
         Strategy::validate_status_update(self, of(new), of(old), &mut errors);
+        errors
+    }
+
+    fn validate_ephemeral_update(&self, new: &dyn Object, old: &dyn Object) -> Errors {
+        let mut errors = Errors::default();
+        Strategy::validate_ephemeral_update(self, of(new), of(old), &mut errors);
         errors
     }
 

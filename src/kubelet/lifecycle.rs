@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
 
 use super::backoff::Backoff;
 use super::probe::{Answer, ProbeKind};
+use crate::kind::pod::as_container;
 
 mod container;
 mod starting;
@@ -18,7 +19,8 @@ mod stopping;
 
 pub(crate) use container::{Cause, Container, Ended, RestartPolicy, Role, Run, StartFailure, Waiting};
 
-/// A container's place in the pod: init containers first, then the others.
+/// A container's place in the pod: init containers first, then its own, then ephemeral ones as they were
+/// added.
 pub(crate) type Slot = usize;
 
 /// Why the pod is being stopped before its own end.
@@ -116,6 +118,8 @@ pub(crate) enum Event {
         slot: Slot,
         image: String,
     },
+    /// An ephemeral container was added to the pod, after all others.
+    Added(Box<ContainerSpec>),
     /// A container runs with content that has changed since, and is to have the new one.
     ConfigChanged {
         slot: Slot,
@@ -172,12 +176,14 @@ impl Life {
         };
         let init = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
         let apps = spec.map_or(&[][..], |spec| &spec.containers);
+        let ephemeral = spec.and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default();
         let role = |container: &ContainerSpec| match container.restart_policy.as_deref() {
             Some("Always") => Role::Sidecar,
             Some(_) | None => Role::Init,
         };
         let containers = (init.iter().map(|container| Container::new(container, role(container))))
             .chain(apps.iter().map(|container| Container::new(container, Role::App)))
+            .chain(ephemeral.iter().map(|one| Container::new(&as_container(one), Role::Ephemeral)))
             .collect();
         let mut life = Self {
             title: title(pod),
@@ -222,7 +228,8 @@ impl Life {
         }
         let init = status.init_container_statuses.iter().flatten();
         let apps = status.container_statuses.iter().flatten();
-        for status in init.chain(apps) {
+        let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+        for status in init.chain(apps).chain(ephemeral) {
             if let Some(container) = self.containers.iter_mut().find(|c| c.name == status.name) {
                 container.recover(status, now);
             }
@@ -283,7 +290,7 @@ impl Life {
 
     #[must_use]
     pub(crate) fn has_init(&self) -> bool {
-        self.containers.first().is_some_and(|container| container.role != Role::App)
+        self.containers.first().is_some_and(|container| matches!(container.role, Role::Init | Role::Sidecar))
     }
 
     pub(crate) fn apps(&self) -> impl Iterator<Item = &Container> {
@@ -376,10 +383,11 @@ impl Life {
                 self.containers[slot].image = image;
                 self.replace(slot, now, actions);
             }
+            Event::Added(spec) => self.containers.push(Container::new(&spec, Role::Ephemeral)),
             Event::ConfigChanged { slot, source, revision } => {
                 let container = &self.containers[slot];
-                // An init container does its work once; and what is stopped is not started again.
-                if container.role != Role::Init && self.stop.is_none() {
+                // Some do their work once; and what is stopped is not started again.
+                if matches!(container.role, Role::App | Role::Sidecar) && self.stop.is_none() {
                     let name = &container.name;
                     let message = format!(
                         "Container {name} uses {source}, which changed in revision {revision}, will be restarted"
@@ -431,7 +439,10 @@ impl Life {
             }
             return;
         }
-        for slot in 0..self.containers.len() {
+        // Ephemeral ones wait for no other, so that a pod that does not come up can be looked into.
+        let ephemeral = self.containers.iter().position(|container| container.role == Role::Ephemeral);
+        let ephemeral = ephemeral.unwrap_or(self.containers.len());
+        for slot in (ephemeral..self.containers.len()).chain(0..ephemeral) {
             let container = &self.containers[slot];
             if !container.is_active() && container.wants_run(self.policy) {
                 self.start(slot, now, actions);
@@ -440,6 +451,7 @@ impl Life {
             let blocks = match container.role {
                 Role::Init => !container.done,
                 Role::Sidecar => !container.passed,
+                Role::Ephemeral => false,
                 // Upstream starts one after the other, and a postStart hook holds up what follows.
                 Role::App => {
                     container.has_post_start && matches!(container.run, Run::Starting | Run::PostStart { .. })
@@ -451,7 +463,7 @@ impl Life {
         }
     }
 
-    /// Whether nothing is left to run but sidecars.
+    /// Whether nothing is left to run but sidecars and ephemeral containers.
     fn is_over(&self) -> bool {
         let failed_init = self.containers.iter().any(|c| {
             c.role == Role::Init
@@ -478,7 +490,7 @@ impl Life {
     fn verdict(&self) -> End {
         let succeeded = self.containers.iter().all(|c| match c.role {
             Role::Init => c.done,
-            Role::Sidecar => true,
+            Role::Sidecar | Role::Ephemeral => true,
             Role::App => c.ended.as_ref().is_some_and(|ended| ended.exit_code == 0),
         });
         if succeeded { End::Succeeded } else { End::Failed }

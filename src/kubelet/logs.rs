@@ -44,7 +44,8 @@ impl Logs {
         let logs = pod.metadata.uid.as_ref().and_then(|uid| self.map().get(uid).cloned());
         let status = pod.status.iter().flat_map(|status| {
             let init = status.init_container_statuses.iter().flatten();
-            init.chain(status.container_statuses.iter().flatten())
+            let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+            init.chain(status.container_statuses.iter().flatten()).chain(ephemeral)
         });
         let status = status.into_iter().find(|status| status.name == container);
         let is_waiting = status.and_then(|status| status.state.as_ref()).is_some_and(|s| s.waiting.is_some());

@@ -304,6 +304,7 @@ impl Actor {
         {
             self.step(Event::Deleted { grace_seconds: grace.unwrap_or_default() });
         }
+        self.heed_additions(&pod);
         for slot in 0..self.life.containers.len() {
             let Some((container, _)) = start::container(&pod, slot) else { continue };
             let image = container.image.clone().unwrap_or_default();
@@ -413,11 +414,9 @@ impl Actor {
                 }
             }
             Action::Record { slot, warning, reason, message } => {
-                let part =
-                    slot.and_then(|slot| start::container(&self.pod, slot)).map(|(container, is_init)| {
-                        let part = if is_init { "initContainers" } else { "containers" };
-                        format!("spec.{part}{{{}}}", container.name)
-                    });
+                let part = slot
+                    .and_then(|slot| start::container(&self.pod, slot))
+                    .map(|(container, part)| format!("spec.{part}{{{}}}", container.name));
                 let about = client::reference(&*self.pod, part);
                 self.node.api.record(&about, warning, reason, message);
             }

@@ -1,6 +1,7 @@
 //! Starting one container: image, environment, mounts, and the run itself; and how a run's end is
 //! told.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -18,6 +19,7 @@ use super::setup::{Setup, Streams};
 use super::volume::Volumes;
 use super::{annotations, env, pull, sources};
 use crate::client;
+use crate::kind::pod::as_container;
 use crate::runtime::log::Log;
 use crate::runtime::network::Network;
 use crate::runtime::{self, Exit, fs};
@@ -58,7 +60,7 @@ pub(crate) struct Start {
     pub(crate) pod: Arc<Pod>,
     pub(crate) pod_ip: std::net::Ipv4Addr,
     pub(crate) volumes: Arc<Volumes>,
-    /// The container, by its place: init containers first.
+    /// The container, by its place: as [`container`] has it.
     pub(crate) slot: usize,
     /// Counts the container's runs.
     pub(crate) run: i32,
@@ -66,22 +68,28 @@ pub(crate) struct Start {
     pub(crate) tracker: Arc<Tracker>,
 }
 
-/// A pod's containers in the order of their slots, and whether each is an init container.
-pub(crate) fn container(pod: &Pod, slot: usize) -> Option<(&ContainerSpec, bool)> {
+/// A pod's containers in the order of their slots, and the field of the spec that has each.
+pub(crate) fn container(pod: &Pod, slot: usize) -> Option<(Cow<'_, ContainerSpec>, &'static str)> {
     let spec = pod.spec.as_ref()?;
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    match init.get(slot) {
-        Some(container) => Some((container, true)),
-        None => spec.containers.get(slot - init.len()).map(|container| (container, false)),
+    if let Some(container) = init.get(slot) {
+        return Some((Cow::Borrowed(container), "initContainers"));
     }
+    let slot = slot - init.len();
+    if let Some(container) = spec.containers.get(slot) {
+        return Some((Cow::Borrowed(container), "containers"));
+    }
+    let ephemeral =
+        spec.ephemeral_containers.as_deref().unwrap_or_default().get(slot - spec.containers.len())?;
+    Some((Cow::Owned(as_container(ephemeral)), "ephemeralContainers"))
 }
 
 /// Starts a container's run. Events tell the user how far it came.
 pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let Start { node, pod, pod_ip, volumes, slot, run, tracker } = start;
-    let (container, is_init) = container(&pod, slot).expect("a pod's containers do not change in number");
+    let (container, part) = container(&pod, slot).expect("a pod's containers do not become fewer");
+    let container = &*container;
     let image_name = container.image.as_deref().unwrap_or_default();
-    let part = if is_init { "initContainers" } else { "containers" };
     let about = client::reference(&*pod, Some(format!("spec.{part}{{{}}}", container.name)));
     let record = |reason, message| node.api.record(&about, false, reason, message);
     let policy = container.image_pull_policy.as_deref();
@@ -210,8 +218,8 @@ pub(crate) fn ended(
         Exit::OutOfMemory => (KILLED, "OOMKilled", None),
         Exit::Killed => (KILLED, "Error", None),
     };
-    let policy =
-        container(pod, slot).and_then(|(container, _)| container.termination_message_policy.as_deref());
+    let container = container(pod, slot).map(|(container, _)| container);
+    let policy = container.as_ref().and_then(|container| container.termination_message_policy.as_deref());
     let written = begun.message.as_ref().and_then(|file| file.volume.read(&file.name));
     let containers = pod
         .spec

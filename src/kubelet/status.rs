@@ -44,7 +44,6 @@ pub(crate) fn build(pod: &Pod, life: &Life, addresses: Addresses, now: Timestamp
         conditions: old.and_then(|old| old.conditions.clone()),
         qos_class: old.and_then(|old| old.qos_class.clone()),
         nominated_node_name: old.and_then(|old| old.nominated_node_name.clone()),
-        ephemeral_container_statuses: old.and_then(|old| old.ephemeral_container_statuses.clone()),
         resource_claim_statuses: old.and_then(|old| old.resource_claim_statuses.clone()),
         observed_generation: old.and_then(|old| old.observed_generation),
         resize: old.and_then(|old| old.resize.clone()),
@@ -75,14 +74,16 @@ pub(crate) fn build(pod: &Pod, life: &Life, addresses: Addresses, now: Timestamp
             status.pod_ips = old.and_then(|old| old.pod_ips.clone());
         }
     }
-    let statuses = |is_app: bool| -> Vec<ContainerStatus> {
-        let containers = life.containers.iter().filter(|c| (c.role == Role::App) == is_app);
+    let statuses = |roles: &[Role]| -> Vec<ContainerStatus> {
+        let containers = life.containers.iter().filter(|container| roles.contains(&container.role));
         containers.map(|container| container_status(life, container)).collect()
     };
-    let (init, mut apps) = (statuses(false), statuses(true));
+    let init = statuses(&[Role::Init, Role::Sidecar]);
+    let (mut apps, ephemeral) = (statuses(&[Role::App]), statuses(&[Role::Ephemeral]));
     apps.sort_by(|a, b| a.name.cmp(&b.name));
     status.init_container_statuses = Some(init).filter(|init| !init.is_empty());
     status.container_statuses = Some(apps);
+    status.ephemeral_container_statuses = Some(ephemeral).filter(|ephemeral| !ephemeral.is_empty());
     set_conditions(pod, life, &mut status, now);
     status
 }
@@ -101,13 +102,16 @@ pub(crate) fn phase(life: &Life) -> &'static str {
 fn container_status(life: &Life, container: &Container) -> ContainerStatus {
     let (state, last) = states(life, container);
     let done = container.role == Role::Init && container.is_initialized();
+    let counts = matches!(container.role, Role::App | Role::Sidecar);
+    // Of ephemeral ones nobody asks whether they have come up.
+    let is_own = container.role != Role::Ephemeral;
     ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone(),
         image_id: container.image_id.clone(),
         container_id: container.container_id.clone(),
-        ready: done || (container.is_ready() && container.role != Role::Init),
-        started: Some(container.is_started() && container.role != Role::Init),
+        ready: done || (container.is_ready() && counts),
+        started: is_own.then(|| container.is_started() && counts),
         restart_count: container.restarts,
         state: Some(state),
         last_state: Some(last.map_or_else(ContainerState::default, |ended| terminated(&ended))),
@@ -141,7 +145,9 @@ fn states(life: &Life, container: &Container) -> (ContainerState, Option<Ended>)
             (waiting("ContainerCreating", None), Some(ended.clone()))
         }
         (Run::Idle | Run::Starting, _, Some(ended)) => (terminated(ended), container.previous.clone()),
-        (Run::Idle | Run::Starting, _, None) if life.end.is_some() && life.is_initialized() => {
+        (Run::Idle | Run::Starting, _, None)
+            if life.end.is_some() && life.is_initialized() && container.role != Role::Ephemeral =>
+        {
             let unknown = Ended {
                 exit_code: 137,
                 reason: "ContainerStatusUnknown".into(),
@@ -254,7 +260,8 @@ fn containers_ready(life: &Life, status: &PodStatus) -> Verdict {
         let apps = status.container_statuses.iter().flatten();
         init.chain(apps).any(|status| status.name == name && status.ready)
     };
-    let counted = life.containers.iter().filter(|container| container.role != Role::Init);
+    let counts = |container: &&Container| matches!(container.role, Role::App | Role::Sidecar);
+    let counted = life.containers.iter().filter(counts);
     let mut unready = counted.map(|container| container.name.as_str()).filter(|name| !ready(name)).peekable();
     if unready.peek().is_none() {
         return Verdict::holds();

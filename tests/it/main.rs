@@ -12,6 +12,7 @@ mod control_plane;
 mod crash;
 mod cron;
 mod cron_kubectl;
+mod debug;
 mod drain;
 mod exec;
 mod guest;

@@ -194,7 +194,9 @@ impl Api {
             (None, Verb::Get | Verb::List) if usage::is_usage(kind) => {
                 api.usage(&target, verb, &options).await
             }
-            (None | Some(Subresource::Status), Verb::Get) => api.get(&target, &options).await,
+            (None | Some(Subresource::Status | Subresource::EphemeralContainers), Verb::Get) => {
+                api.get(&target, &options).await
+            }
             (None, Verb::List) => api.list(&target, &options).await,
             (None, Verb::Watch) => api.watch(&target, &options).await,
             (None, Verb::Create) if pod_binding::is_binding(kind) => api.bind(&target, &options, body).await,
@@ -209,6 +211,12 @@ impl Api {
             }
             (Some(Subresource::Status), Verb::Patch) => {
                 api.patch(&target, &options, body, Part::Status).await
+            }
+            (Some(Subresource::EphemeralContainers), Verb::Update) => {
+                api.update(&target, &options, body, Part::EphemeralContainers).await
+            }
+            (Some(Subresource::EphemeralContainers), Verb::Patch) => {
+                api.patch(&target, &options, body, Part::EphemeralContainers).await
             }
             (Some(Subresource::Finalize), Verb::Update) => {
                 api.update(&target, &options, body, Part::Finalize).await

@@ -69,6 +69,7 @@ impl World {
             Subresource::Trigger,
             Subresource::Scale,
             Subresource::Queue,
+            Subresource::EphemeralContainers,
         ];
         Request {
             user: User::admin(),

@@ -22,6 +22,8 @@ pub(super) enum Part {
     /// Everything but the status.
     Main,
     Status,
+    /// A pod's list of ephemeral containers.
+    EphemeralContainers,
     /// A namespace's `spec.finalizers`.
     Finalize,
 }
@@ -139,6 +141,11 @@ impl Inner {
                 kind.strategy.prepare_status_update(&mut *new, old);
                 metadata::validate_update(new.metadata(), old.metadata(), &mut errors);
                 errors.extend(kind.strategy.validate_status_update(&*new, old));
+            }
+            Part::EphemeralContainers => {
+                kind.strategy.set_defaults(&mut *new);
+                kind.strategy.prepare_ephemeral_update(&mut *new, old);
+                errors.extend(kind.strategy.validate_ephemeral_update(&*new, old));
             }
             Part::Finalize => {
                 new = admission::finalized(&*new, old);

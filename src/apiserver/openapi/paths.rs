@@ -72,6 +72,7 @@ pub(super) fn build(kinds: &[&'static Kind], names: &[String], group: &str, vers
                 Subresource::Status
                 | Subresource::Log
                 | Subresource::Finalize
+                | Subresource::EphemeralContainers
                 | Subresource::History
                 | Subresource::Trigger
                 | Subresource::Queue

@@ -85,7 +85,12 @@ pub(super) fn validate_init(
     }
 }
 
-fn validate_common(container: &Container, context: &Context<'_>, path: &Path, errors: &mut Errors) {
+pub(super) fn validate_common(
+    container: &Container,
+    context: &Context<'_>,
+    path: &Path,
+    errors: &mut Errors,
+) {
     if container.name.is_empty() {
         errors.required(&path.child("name"), "");
     } else {

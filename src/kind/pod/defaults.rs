@@ -43,6 +43,7 @@ pub fn set_defaults(spec: &mut PodSpec) {
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         set_container_defaults(container);
     }
+    spec.ephemeral_containers.iter_mut().flatten().for_each(super::ephemeral::set_defaults);
 }
 
 /// The defaults that only a pod has, and a template leaves open. Idempotent.
@@ -70,7 +71,7 @@ pub(super) fn set_service_account(spec: &mut PodSpec) {
     spec.service_account.clone_from(&spec.service_account_name);
 }
 
-fn set_container_defaults(container: &mut Container) {
+pub(super) fn set_container_defaults(container: &mut Container) {
     let policy = pull_policy(text(&container.image));
     default_text(&mut container.image_pull_policy, policy);
     default_text(&mut container.termination_message_path, "/dev/termination-log");

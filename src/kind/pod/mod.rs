@@ -6,6 +6,7 @@
 mod containers;
 mod defaults;
 mod env;
+mod ephemeral;
 mod handlers;
 pub mod qos;
 mod scheduling;
@@ -24,6 +25,7 @@ mod tests;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 
+pub use ephemeral::as_container;
 pub use scheduling::validate_tolerations;
 
 use super::field::{Errors, Path};
@@ -41,6 +43,7 @@ pub static KIND: Kind = Kind {
         Subresource::Exec,
         Subresource::Attach,
         Subresource::PortForward,
+        Subresource::EphemeralContainers,
     ],
     columns: table::COLUMNS,
     ..Kind::namespaced(&Rules, "pod")
@@ -119,11 +122,27 @@ impl Strategy for Rules {
         settle_addresses(status);
     }
 
+    fn prepare_ephemeral_update(&self, new: &mut Pod, old: &Pod) {
+        ephemeral::prepare_update(new, old);
+    }
+
     fn validate(&self, pod: &Pod, errors: &mut Errors) {
         let nothing = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&nothing);
         spec::validate_annotations(&pod.metadata, spec, &Path::new("metadata").child("annotations"), errors);
         spec::validate_pod(spec, pod.metadata.name.as_deref(), &Path::new("spec"), errors);
+    }
+
+    fn validate_create(&self, pod: &Pod, errors: &mut Errors) {
+        // Only their own subresource adds these.
+        if pod.spec.as_ref().is_some_and(|spec| !list(&spec.ephemeral_containers).is_empty()) {
+            errors.forbidden(&Path::new("spec").child("ephemeralContainers"), "cannot be set on create");
+        }
+    }
+
+    fn validate_ephemeral_update(&self, new: &Pod, old: &Pod, errors: &mut Errors) {
+        self.validate(new, errors);
+        ephemeral::validate_update(new, old, errors);
     }
 
     fn validate_update(&self, new: &Pod, old: &Pod, errors: &mut Errors) {

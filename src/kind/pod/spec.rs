@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use super::defaults::set_defaults;
 
 use super::containers::{self, Context};
-use super::{list, scheduling, security, text, volumes};
+use super::{ephemeral, list, scheduling, security, text, volumes};
 use crate::kind::field::{self, Errors, Path};
 use crate::kind::resources;
 use crate::kind::validation::{self, choice, each, ip_address, qualified_name};
@@ -47,10 +47,6 @@ pub(super) fn validate_pod(spec: &PodSpec, name: Option<&str>, path: &Path, erro
             }
         }
     }
-    // Only their own subresource can add these, and it is not served.
-    if !list(&spec.ephemeral_containers).is_empty() {
-        errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
-    }
     if !text(&spec.node_name).is_empty() && !list(&spec.scheduling_gates).is_empty() {
         let why = "cannot be set until all schedulingGates have been cleared";
         errors.forbidden(&path.child("nodeName"), why);
@@ -74,6 +70,7 @@ fn validate_with(spec: &PodSpec, name: Option<&str>, is_pod: bool, path: &Path, 
     let path_of_inits = path.child("initContainers");
     let inits = list(&spec.init_containers);
     containers::validate_init(inits, &spec.containers, &context, &path_of_inits, errors);
+    ephemeral::validate(spec, &context, &path.child("ephemeralContainers"), errors);
     validate_host_network(spec, is_pod, path, errors);
 
     let restart_policies = ["Always", "OnFailure", "Never"];

@@ -2,6 +2,7 @@
 
 mod containers;
 mod defaults;
+mod ephemeral;
 mod spec;
 mod status;
 mod table;

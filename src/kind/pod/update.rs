@@ -187,7 +187,7 @@ fn differences(new: &PodSpec, old: &PodSpec) -> String {
     text
 }
 
-fn compare(path: &str, new: &Value, old: &Value, lines: &mut Vec<String>) {
+pub(super) fn compare(path: &str, new: &Value, old: &Value, lines: &mut Vec<String>) {
     let field = path.rsplit('.').next().unwrap_or_default();
     match (new, old) {
         (Value::Object(new), Value::Object(old)) if !USER_MAPS.contains(&field) => {

@@ -21,6 +21,8 @@ pub(crate) enum Role {
     /// An init container with `restartPolicy: Always` (BEHAVIOURS 9.8).
     Sidecar,
     App,
+    /// Added to look into the pod; it runs once, and nothing waits for it (BEHAVIOURS 8.6).
+    Ephemeral,
 }
 
 /// How a run ended, as the status tells it.
@@ -210,7 +212,7 @@ impl Container {
         match self.role {
             Role::Init => self.done,
             Role::Sidecar => self.is_started(),
-            Role::App => true,
+            Role::App | Role::Ephemeral => true,
         }
     }
 
@@ -218,6 +220,7 @@ impl Container {
     pub(super) fn wants_run(&self, policy: RestartPolicy) -> bool {
         let Some(ended) = &self.ended else { return !self.done };
         match self.role {
+            Role::Ephemeral => false,
             _ if self.replaced => true,
             Role::Sidecar => true,
             // Succeeded before the node was restarted counts as not yet done.

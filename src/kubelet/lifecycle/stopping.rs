@@ -267,7 +267,7 @@ impl Life {
             let what = if container.role == Role::Sidecar { "Init container" } else { "Container" };
             let again = match (container.role, self.policy) {
                 (Role::App, RestartPolicy::Always | RestartPolicy::OnFailure) => ", will be restarted",
-                (Role::App, RestartPolicy::Never) | (Role::Init | Role::Sidecar, _) => "",
+                (Role::App, RestartPolicy::Never) | (Role::Init | Role::Sidecar | Role::Ephemeral, _) => "",
             };
             let message =
                 format!("{what} {} failed {} probe{again}", container.name, title.to_ascii_lowercase());

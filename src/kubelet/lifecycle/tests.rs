@@ -1,6 +1,7 @@
 use super::*;
 use serde_json::json;
 
+mod ephemeral;
 mod handlers;
 mod stopping;
 

@@ -44,8 +44,9 @@ impl Actor {
                     let pod = self.pod.clone();
                     let slots = 0..self.life.containers.len();
                     let containers = slots.filter_map(|slot| start::container(&pod, slot));
-                    self.env_sources =
-                        containers.flat_map(|(container, _)| env::sources(container)).collect();
+                    self.env_sources = containers
+                        .flat_map(|(container, _)| env::sources(&container).collect::<Vec<_>>())
+                        .collect();
                 }
                 // What they are now decides, whenever they came to be so.
                 if self.hears_config || self.env_sources.is_empty() {

@@ -50,7 +50,7 @@ impl Actor {
         let (container, _) = start::container(&self.pod, slot)?;
         let ip = self.addresses.pod.unwrap_or(self.addresses.host);
         let setup = self.acting[slot].begun.as_ref().map(|begun| begun.place.setup.clone());
-        Some(Surroundings { container: container.clone(), ip, clock: self.node.shared.clock, setup })
+        Some(Surroundings { container: container.into_owned(), ip, clock: self.node.shared.clock, setup })
     }
 
     pub(super) fn run_hook(&mut self, slot: Slot, hook: Hook) {

@@ -6,8 +6,10 @@ use super::super::inbox::SourceNews;
 use super::super::lifecycle::Event;
 use super::super::sources::Source;
 use super::super::{env, pull, start};
-use super::{Actor, Outcome};
+use super::{Acting, Actor, Outcome};
 use crate::client;
+
+use k8s_openapi::api::core::v1::Pod;
 
 impl Actor {
     /// Parts of a spec that have no effect here are said once, not silently dropped.
@@ -25,13 +27,23 @@ impl Actor {
         }
     }
 
+    /// Takes ephemeral containers in that were added to the pod since.
+    pub(super) fn heed_additions(&mut self, pod: &Pod) {
+        while let Some((container, _)) = start::container(pod, self.life.containers.len()) {
+            // What it takes its environment from is to be heard of too, if somebody waits for such.
+            self.hears_config &= env::sources(&container).next().is_none();
+            self.acting.push(Acting::default());
+            self.step(Event::Added(Box::new(container.into_owned())));
+        }
+    }
+
     /// Hears of the sources of every container's environment from now on, and tries again, since
     /// one may have come just before.
     pub(super) fn hear_config(&mut self) {
         self.hears_config = true;
         let pod = self.pod.clone();
         let containers = (0..self.life.containers.len()).filter_map(|slot| start::container(&pod, slot));
-        let sources = containers.flat_map(|(container, _)| env::sources(container));
+        let sources = containers.flat_map(|(container, _)| env::sources(&container).collect::<Vec<_>>());
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let subscription = self.node.shared.sources.subscribe(namespace, sources, &self.inbox);
         self.subscriptions.push(subscription);

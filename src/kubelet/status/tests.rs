@@ -89,6 +89,31 @@ fn a_pod_that_is_being_started() {
 }
 
 #[test]
+fn ephemeral_containers_are_told_apart_and_do_not_count() {
+    let mut pod = one("Always");
+    let json = json!([{"name": "debug", "image": "tools"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(json).unwrap();
+    let mut life = begun(&pod);
+    start(&mut life, 0);
+    let waits = status(&pod, &life);
+    assert_eq!(waits["phase"], "Running");
+    assert!(conditions(&waits).contains(" Ready=True ContainersReady=True "));
+    assert_eq!(waits["containerStatuses"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        waits["ephemeralContainerStatuses"],
+        json!([{
+            "name": "debug", "image": "tools", "imageID": "", "ready": false, "restartCount": 0,
+            "lastState": {}, "state": {"waiting": {"reason": "ContainerCreating"}},
+        }])
+    );
+    start(&mut life, 1);
+    exit(&mut life, 1, 1);
+    let ended = status(&pod, &life);
+    assert_eq!(ended["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"], 1);
+    assert!(conditions(&ended).contains(" Ready=True ContainersReady=True "));
+}
+
+#[test]
 fn a_running_pod_is_ready() {
     let pod = one("Always");
     let mut life = begun(&pod);

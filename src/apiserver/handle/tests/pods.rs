@@ -224,3 +224,40 @@ async fn a_namespace_that_changes_meanwhile_is_looked_at_again() {
         assert_eq!(made.map_or_else(|error| error.code(), |_| 201), code, "{namespace}");
     }
 }
+
+/// 8.6
+#[tokio::test(start_paused = true)]
+async fn ephemeral_containers_come_by_their_own_door() {
+    let world = World::new().await;
+    world.create("pods", pod("a")).await.unwrap();
+    let door = "pods/ephemeralcontainers";
+    let patch = json!({"metadata": {"labels": {"l": "v"}}, "spec": {"ephemeralContainers": [{"name": "d", "image": "i:v1"}]}});
+    let strategic = "application/strategic-merge-patch+json";
+    let patched = world.patch(door, "a", strategic, patch).await.unwrap();
+    assert_eq!(patched["spec"]["ephemeralContainers"][0]["imagePullPolicy"], "IfNotPresent");
+    assert_eq!(patched["metadata"].get("labels"), None);
+    let mut read = world.send(world.request(Verb::Get, door, Some("a"), Value::Null)).await.unwrap();
+    assert_eq!(read["spec"], patched["spec"]);
+
+    read["spec"]["ephemeralContainers"].as_array_mut().unwrap().push(json!({"name": "e", "image": "i"}));
+    let updated = world.send(world.request(Verb::Update, door, Some("a"), read.clone())).await.unwrap();
+    assert_eq!(updated["spec"]["ephemeralContainers"][1]["name"], "e");
+    // What was added meanwhile would be lost.
+    refused(
+        world.send(world.request(Verb::Update, door, Some("a"), read)).await,
+        409,
+        "Operation cannot be fulfilled on pods \"a\": the object has been modified; please apply your changes to the latest version and try again",
+    );
+    let mut without = updated.clone();
+    without["spec"]["ephemeralContainers"].as_array_mut().unwrap().remove(0);
+    refused(
+        world.send(world.request(Verb::Update, door, Some("a"), without)).await,
+        422,
+        "Pod \"a\" is invalid: spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n",
+    );
+    refused(
+        world.send(world.request(Verb::Get, "nodes/ephemeralcontainers", Some("n1"), Value::Null)).await,
+        404,
+        "the server could not find the requested resource",
+    );
+}

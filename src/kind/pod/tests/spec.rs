@@ -70,10 +70,6 @@ fn policies_are_known() {
             "nodeName: Forbidden: cannot be set until all schedulingGates have been cleared",
         ],
     );
-    spec(
-        "ephemeralContainers: [{name: debug, image: a}]",
-        &["ephemeralContainers: Forbidden: cannot be set on create"],
-    );
     spec("overhead: {cpu: 10m}", &[]);
     spec(
         "resourceClaims: [{name: a}]",
