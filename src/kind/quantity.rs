@@ -96,21 +96,33 @@ impl std::ops::Sub for Amount {
 /// The text as Kubernetes writes it back: `1024Mi` is `1Gi`, `0.5` is `500m`, `1000` is `1k`. Stays in
 /// the family of its suffix; finer than a thousandth is rounded up. The error is [`MALFORMED`].
 pub fn canonical(text: &str) -> Result<String, &'static str> {
-    let amount = Amount::parse(text)?.0;
+    Ok(written(Amount::parse(text)?, text))
+}
+
+/// The sum of two, written in the family of the first that is not nothing.
+#[must_use]
+pub fn sum(one: &Quantity, other: &Quantity) -> Quantity {
+    let like = if Amount::of(one).is_zero() { other } else { one };
+    Quantity(written(Amount::of(one) + Amount::of(other), &like.0))
+}
+
+/// The amount in the family of the suffix of `like`.
+fn written(amount: Amount, like: &str) -> String {
+    let amount = amount.0;
     let milli = NANOS / 1000;
     let amount = (amount / milli + if amount % milli == 0 { 0 } else { amount.signum() }) * milli;
-    let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
+    let suffix = like.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
     // Small and broken binary amounts are written decimally, so that nothing is lost.
     if suffix.ends_with('i') && amount % NANOS == 0 && amount.abs() >= 1024 * NANOS {
         let (number, suffix) = in_thousands(amount / NANOS, 1024, &BINARY);
-        return Ok(format!("{number}{suffix}"));
+        return format!("{number}{suffix}");
     }
     if amount == 0 {
-        return Ok("0".to_owned());
+        return "0".to_owned();
     }
     let exponential = suffix.len() > 1 && suffix.starts_with(['e', 'E']) && !suffix.ends_with('i');
     let (number, suffix) = in_thousands(amount, 1000, if exponential { &EXPONENTS } else { &DECIMAL });
-    Ok(format!("{number}{suffix}"))
+    format!("{number}{suffix}")
 }
 
 const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];

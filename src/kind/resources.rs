@@ -147,12 +147,39 @@ fn validate_huge_pages(errors: &mut Errors, path: &Path, name: &str, amount: &Qu
     }
 }
 
+/// Whether a pod as a whole may ask for it, or be limited in it.
+pub fn is_pod_level(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || is_huge_pages(name)
+}
+
 /// Requests and limits of one container; `claims` are the names in the pod's `resourceClaims`.
 pub fn validate_requirements(
     errors: &mut Errors,
     path: &Path,
     requirements: &ResourceRequirements,
     claims: &BTreeSet<&str>,
+) {
+    validate_amounts(errors, path, requirements, validate_container_name);
+    validate_claims(errors, &path.child("claims"), requirements, claims);
+}
+
+/// Requests and limits of a whole pod.
+pub fn validate_pod_requirements(errors: &mut Errors, path: &Path, requirements: &ResourceRequirements) {
+    validate_amounts(errors, path, requirements, |errors, path, name| {
+        if validate_name(errors, path, name) && !is_pod_level(name) {
+            errors.unsupported(path, name, &["cpu", "hugepages-", "memory"]);
+        }
+    });
+    for (i, _) in requirements.claims.iter().flatten().enumerate() {
+        errors.forbidden(&path.child("claims").index(i), "claims may not be set for Resources at pod-level");
+    }
+}
+
+fn validate_amounts(
+    errors: &mut Errors,
+    path: &Path,
+    requirements: &ResourceRequirements,
+    validate_name: fn(&mut Errors, &Path, &str),
 ) {
     let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
     let (mut huge_pages, mut compute) = (false, false);
@@ -163,14 +190,14 @@ pub fn validate_requirements(
     for (name, amount) in requirements.limits.iter().flatten() {
         note(name);
         let path = limits_path.key(name);
-        validate_container_name(errors, &path, name);
+        validate_name(errors, &path, name);
         validate_amount(errors, &path, name, amount);
         validate_huge_pages(errors, &path, name, amount);
     }
     for (name, amount) in requirements.requests.iter().flatten() {
         note(name);
         let path = requests_path.key(name);
-        validate_container_name(errors, &path, name);
+        validate_name(errors, &path, name);
         let request = validate_amount(errors, &path, name, amount);
         match (request, requirements.limits.as_ref().and_then(|limits| limits.get(name))) {
             (Some(request), Some(limit)) if Amount::parse(&limit.0).is_ok() => {
@@ -193,7 +220,6 @@ pub fn validate_requirements(
     if huge_pages && !compute {
         errors.forbidden(path, "HugePages require cpu or memory");
     }
-    validate_claims(errors, &path.child("claims"), requirements, claims);
 }
 
 fn validate_claims(

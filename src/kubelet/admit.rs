@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::fields;
 use super::lifecycle::Rejection;
+use crate::kind::pod::totals;
 use crate::kind::quantity::Amount;
 use crate::kind::{node_selector, taint};
 
@@ -60,28 +60,12 @@ impl Drop for Reservation {
     }
 }
 
-/// What a pod asks for: the larger of its largest init container and the sum of the others, with
-/// sidecars in both, and the overhead (BEHAVIOURS 15.1).
+/// What a pod asks for (BEHAVIOURS 15.1).
 pub(crate) fn requests(pod: &Pod) -> Amounts {
-    let Some(spec) = &pod.spec else { return Amounts::default() };
-    let of = |container: &Container, name: &str| fields::request(container, name).unwrap_or_default();
-    COUNTED.map(|name| {
-        if name == "pods" {
-            return Amount::from_units(1);
-        }
-        let mut sidecars = Amount::default();
-        let mut largest = Amount::default();
-        for container in spec.init_containers.iter().flatten() {
-            if container.restart_policy.as_deref() == Some("Always") {
-                sidecars = sidecars + of(container, name);
-                largest = largest.max(sidecars);
-            } else {
-                largest = largest.max(sidecars + of(container, name));
-            }
-        }
-        let apps = spec.containers.iter().fold(sidecars, |sum, container| sum + of(container, name));
-        let overhead = spec.overhead.as_ref().and_then(|overhead| overhead.get(name)).map(Amount::of);
-        largest.max(apps) + overhead.unwrap_or_default()
+    let asked = pod.spec.as_ref().map(totals::requests).unwrap_or_default();
+    COUNTED.map(|name| match name {
+        "pods" => Amount::from_units(1),
+        name => asked.get(name).copied().unwrap_or_default(),
     })
 }
 
@@ -176,6 +160,16 @@ mod tests {
         }));
         let [pods, cpu, memory, _] = requests(&pod);
         assert_eq!((pods.units(), cpu.millis(), memory.units()), (1, 2110, 3072));
+    }
+
+    #[test]
+    fn a_pod_that_speaks_for_itself_counts_as_it_says() {
+        let pod = pod(serde_json::json!({
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "100m", "memory": "1Ki"}}}],
+            "resources": {"requests": {"cpu": "1"}},
+        }));
+        let [_, cpu, memory, _] = requests(&pod);
+        assert_eq!((cpu.millis(), memory.units()), (1000, 1024));
     }
 
     #[test]

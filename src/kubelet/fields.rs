@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::kind::pod::totals;
 use crate::kind::quantity::Amount;
 
 /// What references are answered from.
@@ -120,7 +121,7 @@ pub(crate) fn resource(
     let (part, name) =
         resource.split_once('.').ok_or_else(|| format!("unsupported container resource : {resource}"))?;
     let amount = match part {
-        "limits" => limit(container, name).or_else(|| facts.allocatable.get(name).map(Amount::of)),
+        "limits" => bound(facts.pod, container, name).or_else(|| facts.allocatable.get(name).map(Amount::of)),
         "requests" => request(container, name),
         _ => return Err(format!("unsupported container resource : {resource}")),
     };
@@ -133,6 +134,12 @@ pub(crate) fn resource(
 pub(crate) fn limit(container: &Container, name: &str) -> Option<Amount> {
     let limits = container.resources.as_ref()?.limits.as_ref()?;
     limits.get(name).map(Amount::of).filter(|amount| !amount.is_zero())
+}
+
+/// What a container may use of one resource: by its own limit, or else by its pod's.
+pub(crate) fn bound(pod: &Pod, container: &Container, name: &str) -> Option<Amount> {
+    let of_pod = || pod.spec.as_ref().and_then(|spec| totals::own_limit(spec, name));
+    limit(container, name).or_else(of_pod)
 }
 
 /// A container's request of one resource.

@@ -128,7 +128,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         has_sources,
     });
     let log = Arc::new(Log::new(node.shared.clock, node.config.log_bytes_max));
-    let memory = fields::limit(container, "memory")
+    let memory = fields::bound(&pod, container, "memory")
         .or_else(|| node.config.capacity.get("memory").map(crate::kind::quantity::Amount::of));
     let env = env::with_image(env, &got.config);
     let setup = Arc::new(Setup {
@@ -145,7 +145,8 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         config: has_sources.then(|| tracker.feed()),
         queue: JobQueue::of(&pod, &node.api, node.shared.clock),
         memory_limit: memory.and_then(|amount| u64::try_from(amount.units()).ok()),
-        cpu_limit: fields::limit(container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
+        cpu_limit: fields::bound(&pod, container, "cpu")
+            .and_then(|amount| u64::try_from(amount.millis()).ok()),
         annotations,
         streams: Streams::new(container, node.shared.clock),
         over: CancellationToken::new(),

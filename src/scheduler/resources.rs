@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
 
+use crate::kind::pod::totals;
 use crate::kind::quantity::Amount;
+use crate::kind::resources::is_pod_level;
 
 /// Thousandths of a core that a container without a cpu request counts as in scores
 /// (kube-scheduler `DefaultMilliCPURequest`).
@@ -107,7 +109,7 @@ fn requests(resources: Option<&ResourceRequirements>) -> Option<&Quantities> {
 }
 
 /// The larger of what the app containers need together and what any init container needs while it
-/// runs, beside the sidecars started before it; plus the overhead.
+/// runs, beside the sidecars started before it, but for what the pod asks for as a whole; plus the overhead.
 fn total(spec: &PodSpec, asked: impl Fn(&Container) -> Resources) -> Resources {
     let mut sum = Resources::default();
     for container in &spec.containers {
@@ -127,6 +129,18 @@ fn total(spec: &PodSpec, asked: impl Fn(&Container) -> Resources) -> Resources {
         }
     }
     sum.raise_to(&starting);
+    // What the pod asks for itself, all its containers have together.
+    for (name, quantity) in totals::own_requests(spec).into_iter().flatten() {
+        let amount = Amount::of(quantity);
+        match name.as_str() {
+            "cpu" => sum.milli_cpu = amount.millis(),
+            "memory" => sum.memory = amount.units(),
+            _ if is_pod_level(name) => {
+                sum.others.insert(name.clone(), amount.units());
+            }
+            _ => {}
+        }
+    }
     sum.add(&Resources::of(spec.overhead.as_ref()));
     sum
 }

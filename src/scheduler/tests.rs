@@ -113,6 +113,13 @@ fn requests_are_the_larger_of_init_and_app_plus_sidecars_and_overhead() {
         2,
     );
     check_requests(json!({ "containers": [c("100m")], "overhead": { "cpu": "0.5m" } }), 101, 1);
+    // What the pod asks for itself takes the place of its containers' sum, for what it names.
+    let own = json!({ "requests": { "cpu": "2", "ephemeral-storage": "1" } });
+    check_requests(
+        json!({ "containers": [c("100m"), c("1")], "resources": own, "overhead": { "cpu": "1m" } }),
+        2001,
+        2,
+    );
 }
 
 /// What a pod is told of one node.

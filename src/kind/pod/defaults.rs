@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{
     ObjectFieldSelector, PodSpec, Probe, RBDVolumeSource, ResourceRequirements, ScaleIOVolumeSource, Volume,
 };
 
-use super::text;
 use super::volumes::source_names;
+use super::{text, totals};
 use crate::kind::resources;
 
 /// `rw-r--r--`
@@ -37,6 +37,10 @@ pub fn set_defaults(spec: &mut PodSpec) {
     spec.termination_grace_period_seconds.get_or_insert(30);
     set_service_account(spec);
     resources::canonicalize(&mut spec.overhead);
+    if let Some(ResourceRequirements { limits, requests, .. }) = &mut spec.resources {
+        resources::canonicalize(limits);
+        resources::canonicalize(requests);
+    }
     for volume in spec.volumes.iter_mut().flatten() {
         set_volume_defaults(volume);
     }
@@ -61,6 +65,7 @@ pub(super) fn set_pod_defaults(spec: &mut PodSpec) {
             default_number(&mut port.host_port, port.container_port);
         }
     }
+    totals::set_defaults(spec);
 }
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are always shown.

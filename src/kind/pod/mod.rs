@@ -15,6 +15,7 @@ pub mod spec;
 mod status;
 mod table;
 pub mod template;
+pub mod totals;
 mod update;
 mod volumes;
 mod warnings;
@@ -88,7 +89,6 @@ impl Strategy for Rules {
 
     fn prepare_create(&self, pod: &mut Pod) {
         let spec = pod.spec.get_or_insert_default();
-        drop_unserved(spec);
         defaults::set_service_account(spec);
         // Admission has looked for a PriorityClass by now (BEHAVIOURS 9.1).
         spec.priority.get_or_insert(0);
@@ -105,7 +105,6 @@ impl Strategy for Rules {
     fn prepare_update(&self, new: &mut Pod, old: &Pod) {
         new.status.clone_from(&old.status);
         let (Some(spec), Some(old)) = (&mut new.spec, &old.spec) else { return };
-        drop_unserved(spec);
         // What admission gave at creation is not asked for again.
         spec.priority = spec.priority.or(old.priority);
         if spec.preemption_policy.is_none() {
@@ -200,11 +199,6 @@ fn settle_addresses(status: &mut PodStatus) {
     } else if first.as_deref() != Some(one) {
         status.pod_ips = Some(vec![PodIP { ip: one.to_owned() }]);
     }
-}
-
-/// Resources of the whole pod come with Kubernetes 1.34; until they count, nobody shall rely on them.
-fn drop_unserved(spec: &mut PodSpec) {
-    spec.resources = None;
 }
 
 /// Why a pod with scheduling gates is not scheduled; the scheduler leaves it alone.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::PodSpec;
 
 use crate::kind::quantity::Amount;
-use crate::kind::resources::Resources;
+use crate::kind::resources::{self, Resources};
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, as upstream `helper/qos` computes it. Amounts of zero
 /// count as absent.
@@ -13,7 +13,17 @@ use crate::kind::resources::Resources;
 pub fn class(spec: &PodSpec) -> &'static str {
     let (mut requests, mut limits) = (BTreeMap::new(), BTreeMap::new());
     let mut all_limited = true;
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    // A pod that speaks for itself speaks for its containers too.
+    let own = spec.resources.as_ref().filter(|own| {
+        let lists = [&own.requests, &own.limits];
+        lists.into_iter().flatten().flatten().any(|(name, _)| resources::is_pod_level(name))
+    });
+    if let Some(own) = own {
+        add(&mut requests, own.requests.as_ref());
+        all_limited = add(&mut limits, own.limits.as_ref()) == 2;
+    }
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    for container in containers.filter(|_| own.is_none()) {
         let resources = container.resources.as_ref();
         add(&mut requests, resources.and_then(|resources| resources.requests.as_ref()));
         let limited = add(&mut limits, resources.and_then(|resources| resources.limits.as_ref()));

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use super::defaults::set_defaults;
 
 use super::containers::{self, Context};
-use super::{ephemeral, list, scheduling, security, text, volumes};
+use super::{ephemeral, list, scheduling, security, text, totals, volumes};
 use crate::kind::field::{self, Errors, Path};
 use crate::kind::resources;
 use crate::kind::validation::{self, choice, each, ip_address, qualified_name};
@@ -70,6 +70,7 @@ fn validate_with(spec: &PodSpec, name: Option<&str>, is_pod: bool, path: &Path, 
     let path_of_inits = path.child("initContainers");
     let inits = list(&spec.init_containers);
     containers::validate_init(inits, &spec.containers, &context, &path_of_inits, errors);
+    totals::validate(spec, path, errors);
     ephemeral::validate(spec, &context, &path.child("ephemeralContainers"), errors);
     validate_host_network(spec, is_pod, path, errors);
 

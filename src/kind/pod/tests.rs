@@ -6,6 +6,7 @@ mod ephemeral;
 mod spec;
 mod status;
 mod table;
+mod totals;
 mod update;
 mod volumes;
 

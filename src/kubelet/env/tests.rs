@@ -3,6 +3,8 @@ use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use crate::kind::quantity::Amount;
+
 #[test]
 fn references_expand() {
     // BEHAVIOURS 10.2, with the cases of upstream's table that differ.
@@ -311,6 +313,19 @@ fn host_names_are_cut() {
     assert_eq!(fields::hostname(&pod), "web");
     pod.spec.as_mut().unwrap().host_network = Some(true);
     assert_eq!(fields::hostname(&pod), "node");
+}
+
+#[test]
+fn a_container_without_a_limit_has_its_pods() {
+    let mut pod = pod();
+    let own = json!({"limits": {"cpu": "3", "memory": "64Mi"}});
+    pod.spec.as_mut().unwrap().resources = serde_json::from_value(own).unwrap();
+    let bare = container(json!({}));
+    let limited = container(json!({"resources": {"limits": {"cpu": "1"}}}));
+    let bound = |container, name| fields::bound(&pod, container, name).map(Amount::millis);
+    assert_eq!((bound(&bare, "cpu"), bound(&limited, "cpu")), (Some(3000), Some(1000)));
+    assert_eq!(bound(&limited, "memory"), Some((64 << 20) * 1000));
+    assert_eq!(bound(&limited, "ephemeral-storage"), None);
 }
 
 #[test]
