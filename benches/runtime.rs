@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use coracle::clock::Clock;
 use coracle::random::Random;
+use coracle::runtime::budget::{Budget, Limits};
 use coracle::runtime::log::Log;
 use coracle::runtime::stdio::Stdio;
 use coracle::runtime::wasm::{Options, WasmRuntime, pool_config};
@@ -66,8 +67,7 @@ fn spec(image: &Arc<dyn Image>, clock: Clock) -> ContainerSpec {
         config: None,
         queue: None,
         network: None,
-        memory_limit: None,
-        cpu_limit: None,
+        budget: Budget::new(Limits::default(), clock, None),
         stdio: Stdio::log(&Arc::new(Log::new(clock, 1 << 20))),
         annotations: BTreeMap::new(),
     }

@@ -1,8 +1,8 @@
 //! A further run beside a container: what `kubectl exec`, exec probes and exec hooks start.
 //!
 //! A guest is one instance of one program, so nothing can be started *in* it. A further run is another
-//! instance with the container's env, volumes (the same ones, live), address and limits; memory is its
-//! own. Which program it runs follows from the first word, ARGS\[0\]:
+//! instance with the container's env, volumes (the same ones, live) and address. Its memory is its own, but
+//! both draw on the container's limits together. Which program it runs follows from the first word, ARGS\[0\]:
 //!
 //! - the name of the container's own program, or `self`: its image, with the other words as arguments;
 //! - a tool of the built-in image `coracle.dev/toolbox:v1` ([`TOOLS`]), by its name or a path such as

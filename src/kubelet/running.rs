@@ -93,7 +93,12 @@ impl Joined {
     /// Joins its own run: what it writes from now on, and its input.
     pub fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<Attached, Refused> {
         let Setup { streams, label, .. } = &*self.0;
-        let full = || Refused(format!("too many are attached to {label} already"));
+        let full = || {
+            Refused(format!(
+                "{label} takes nobody more: too many are attached, or its memory limit leaves no room for the \
+                 output they may be behind"
+            ))
+        };
         let stdout = if stdout { Some(streams.stdout.attach().ok_or_else(full)?) } else { None };
         // A terminal has one stream of output.
         let stderr =

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::nodes::NodeContext;
 use crate::clock::Clock;
+use crate::runtime::budget::Budget;
 use crate::runtime::config::Config;
 use crate::runtime::log::Log;
 use crate::runtime::network::Network;
@@ -33,8 +34,8 @@ pub(crate) struct Setup {
     pub(crate) mounts: Vec<fs::Mount>,
     pub(crate) config: Option<Arc<Config>>,
     pub(crate) queue: Option<Arc<dyn Queue>>,
-    pub(crate) memory_limit: Option<u64>,
-    pub(crate) cpu_limit: Option<u64>,
+    /// Of all its runs together.
+    pub(crate) budget: Arc<Budget>,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) streams: Streams,
     /// The container's own run has ended, and with it every other.
@@ -43,7 +44,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// A run of `image` with these arguments, the program's name first, and everything else as the
-    /// container has it. Limits count for each run by itself.
+    /// container has it. Limits are shared by all runs.
     pub(crate) fn spec(&self, image: Arc<dyn Image>, args: Vec<String>, stdio: Stdio) -> ContainerSpec {
         ContainerSpec {
             label: self.label.clone(),
@@ -55,8 +56,7 @@ impl Setup {
             config: self.config.clone(),
             queue: self.queue.clone(),
             network: self.network.clone(),
-            memory_limit: self.memory_limit,
-            cpu_limit: self.cpu_limit,
+            budget: self.budget.clone(),
             stdio,
             annotations: self.annotations.clone(),
         }
@@ -75,16 +75,17 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn new(container: &Container, clock: Clock) -> Self {
+    pub(crate) fn new(container: &Container, clock: Clock, budget: &Arc<Budget>) -> Self {
         let has_stdin = container.stdin.unwrap_or(false);
         let tty = container.tty.unwrap_or(false);
-        let stdout = Taps::new(clock);
+        let taps = || Taps::new(clock, budget.clone());
+        let stdout = taps();
         Self {
             stdin: has_stdin.then(|| Pipe::new(PIPE_BYTES)),
             stdin_once: container.stdin_once.unwrap_or(false),
             tty,
             // A terminal has one stream of output.
-            stderr: if tty { stdout.clone() } else { Taps::new(clock) },
+            stderr: if tty { stdout.clone() } else { taps() },
             stdout,
         }
     }

@@ -20,6 +20,7 @@ use super::volume::Volumes;
 use super::{annotations, env, pull, sources};
 use crate::client;
 use crate::kind::pod::as_container;
+use crate::runtime::budget::{Budget, Limits};
 use crate::runtime::log::Log;
 use crate::runtime::network::Network;
 use crate::runtime::{self, Exit, fs};
@@ -130,6 +131,13 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let log = Arc::new(Log::new(node.shared.clock, node.config.log_bytes_max));
     let memory = fields::bound(&pod, container, "memory")
         .or_else(|| node.config.capacity.get("memory").map(crate::kind::quantity::Amount::of));
+    let limits = Limits {
+        memory: memory.and_then(|amount| u64::try_from(amount.units()).ok()),
+        cpu: fields::bound(&pod, container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
+        cpu_request: fields::request(container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
+    };
+    let budget = Budget::new(limits, node.shared.clock, None);
+    let streams = Streams::new(container, node.shared.clock, &budget);
     let env = env::with_image(env, &got.config);
     let setup = Arc::new(Setup {
         node: node.clone(),
@@ -144,11 +152,9 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         mounts,
         config: has_sources.then(|| tracker.feed()),
         queue: JobQueue::of(&pod, &node.api, node.shared.clock),
-        memory_limit: memory.and_then(|amount| u64::try_from(amount.units()).ok()),
-        cpu_limit: fields::bound(&pod, container, "cpu")
-            .and_then(|amount| u64::try_from(amount.millis()).ok()),
+        budget,
         annotations,
-        streams: Streams::new(container, node.shared.clock),
+        streams,
         over: CancellationToken::new(),
     });
     node.shared.logs.open(uid).begin(&container.name, log.clone());

@@ -10,6 +10,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, I32Exit, WasiCtx, WasiCtxView, WasiView};
 
+use super::budget::{Budget, OverLimit};
 use super::config::{Config, ConfigView, HasConfig};
 use super::fs::handle::Files;
 use super::fs::host::{FilesView, HasFiles};
@@ -39,6 +40,7 @@ pub(super) struct Guest {
     network: Option<Arc<dyn Network>>,
     stop: Arc<Stop>,
     memory: MemoryLimit,
+    budget: Arc<Budget>,
 }
 
 impl WasiView for Guest {
@@ -55,7 +57,7 @@ impl HasNetwork for Guest {
 
 impl HasFiles for Guest {
     fn files(&mut self) -> FilesView<'_> {
-        FilesView { files: &self.files, table: &mut self.table }
+        FilesView { files: &self.files, table: &mut self.table, budget: &self.budget }
     }
 }
 
@@ -95,7 +97,9 @@ pub(super) async fn run(
     meter: &Arc<Meter>,
     stop: &Arc<Stop>,
 ) -> Result<Exit, PoolFull> {
-    let guest = match Guest::new(spec, world, meter, Arc::clone(stop)) {
+    // What its pipes may hold is taken at once: their other ends fill and empty them at any time.
+    let Ok(_pipes) = spec.budget.charge(spec.stdio.pipe_bytes()) else { return Ok(Exit::OutOfMemory) };
+    let guest = match Guest::new(spec, world, Arc::clone(stop)) {
         Ok(guest) => guest,
         Err(error) => return Ok(Exit::Trap(error)),
     };
@@ -104,7 +108,7 @@ pub(super) async fn run(
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
-    let mut slices = Slices::new(world.clock, Arc::clone(meter), spec.cpu_limit);
+    let mut slices = Slices::new(world.clock, Arc::clone(meter));
     store.epoch_deadline_callback(move |_| Ok(slices.next()));
     let result = match command.instantiate_async(&mut store).await {
         Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
@@ -114,7 +118,7 @@ pub(super) async fn run(
     Ok(match result {
         Ok(Ok(())) => Exit::Code(0),
         Ok(Err(())) => Exit::Code(1),
-        Err(_) if store.data().memory.hit => Exit::OutOfMemory,
+        Err(error) if store.data().memory.hit || error.is::<OverLimit>() => Exit::OutOfMemory,
         Err(error) => match error.downcast_ref::<I32Exit>() {
             Some(exit) => Exit::Code(exit.0),
             None => Exit::Trap(describe(&error)),
@@ -123,7 +127,7 @@ pub(super) async fn run(
 }
 
 impl Guest {
-    fn new(spec: &ContainerSpec, world: &World, meter: &Arc<Meter>, stop: Arc<Stop>) -> Result<Self, String> {
+    fn new(spec: &ContainerSpec, world: &World, stop: Arc<Stop>) -> Result<Self, String> {
         let mut wasi = WasiCtx::builder();
         wasi.args(&spec.args)
             .envs(&spec.env)
@@ -149,7 +153,7 @@ impl Guest {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         let files = Files::mount(&spec.mounts, spec.working_dir.as_deref(), world.clock)?;
-        let (config, memory) = (spec.config.clone(), MemoryLimit::new(spec.memory_limit, Arc::clone(meter)));
+        let (config, memory) = (spec.config.clone(), MemoryLimit::new(Arc::clone(&spec.budget)));
         Ok(Self {
             wasi: wasi.build(),
             table,
@@ -159,6 +163,7 @@ impl Guest {
             network: spec.network.clone(),
             stop,
             memory,
+            budget: Arc::clone(&spec.budget),
         })
     }
 }

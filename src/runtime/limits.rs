@@ -1,4 +1,4 @@
-//! What a guest may use: memory and processor time.
+//! What one run uses of its container's [`Budget`]: memory and processor time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,37 +7,30 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, UpdateDeadline};
 
+use super::budget::Budget;
 use super::ticker::Ticker;
 use crate::clock::Clock;
 
 #[cfg(test)]
 mod tests;
 
-/// Memory of a container without a limit: what one 32-bit memory can have at most.
-const MEMORY_DEFAULT: u64 = 4 << 30;
 /// A table's element takes a pointer.
 const TABLE_ELEMENT: usize = size_of::<usize>();
 
-/// Bounds all memories and tables of a guest together.
+/// Counts all memories and tables of one run into its container's budget.
 pub(super) struct MemoryLimit {
-    max: u64,
+    budget: Arc<Budget>,
+    /// Bytes of this run, given back at its end.
     used: u64,
     /// The growth that was allowed last, to be taken back if it fails.
     pending: u64,
     /// The guest asked for more than it may have.
     pub(super) hit: bool,
-    /// Where what is used is told.
-    meter: Arc<Meter>,
 }
 
-/// Ends a guest at once: a refused growth would let it report the failure in its own way.
-#[derive(Debug, thiserror::Error)]
-#[error("the memory limit of {0} bytes was reached")]
-struct OverLimit(u64);
-
 impl MemoryLimit {
-    pub(super) fn new(limit: Option<u64>, meter: Arc<Meter>) -> Self {
-        Self { max: limit.unwrap_or(MEMORY_DEFAULT), used: 0, pending: 0, hit: false, meter }
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, used: 0, pending: 0, hit: false }
     }
 
     fn grow(
@@ -52,20 +45,24 @@ impl MemoryLimit {
             return Ok(false);
         }
         let more = desired.saturating_sub(current).saturating_mul(unit);
-        self.pending = u64::try_from(more).unwrap_or(u64::MAX);
-        let used = self.used.saturating_add(self.pending);
-        if used > self.max {
-            self.hit = true;
-            return Err(OverLimit(self.max).into());
-        }
-        self.used = used;
-        self.meter.memory.store(used, Ordering::Relaxed);
+        let more = u64::try_from(more).unwrap_or(u64::MAX);
+        self.pending = 0;
+        self.budget.take(more).inspect_err(|_| self.hit = true)?;
+        self.pending = more;
+        self.used += more;
         Ok(true)
     }
 
     fn take_back(&mut self) {
-        self.used -= std::mem::take(&mut self.pending);
-        self.meter.memory.store(self.used, Ordering::Relaxed);
+        let pending = std::mem::take(&mut self.pending);
+        self.used -= pending;
+        self.budget.give(pending);
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        self.budget.give(self.used);
     }
 }
 
@@ -99,38 +96,33 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
-/// What one container uses: its processor time is taken around every poll of its task.
-#[derive(Debug, Default)]
+/// Takes the processor time of one run, around every poll of its task and within long ones.
 pub(super) struct Meter {
-    /// Nanoseconds in polls that have ended.
+    budget: Arc<Budget>,
+    /// Nanoseconds that this run has used.
     used: AtomicU64,
-    /// When the current poll began, by the processor time of its thread.
-    started: AtomicU64,
+    /// Up to when the current poll is counted, by the processor time of its thread.
+    counted: AtomicU64,
     /// The guest was made to give way.
     used_up: AtomicBool,
-    /// Bytes of its memories and tables.
-    memory: AtomicU64,
 }
 
 impl Meter {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, used: AtomicU64::new(0), counted: AtomicU64::new(0), used_up: AtomicBool::new(false) }
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// Runs one poll of a guest.
     pub(super) fn poll<T>(&self, ticker: &Ticker, poll: impl FnOnce() -> T) -> T {
         let _polling = ticker.polling();
-        let started = thread_time();
-        self.started.store(started, Ordering::Relaxed);
+        self.counted.store(thread_time(), Ordering::Relaxed);
         let result = poll();
-        self.used.fetch_add(thread_time().saturating_sub(started), Ordering::Relaxed);
+        self.count();
         result
-    }
-
-    /// Time used by polls that have ended.
-    pub(super) fn used(&self) -> Duration {
-        Duration::from_nanos(self.used.load(Ordering::Relaxed))
-    }
-
-    /// Bytes of its memories and tables.
-    pub(super) fn memory(&self) -> u64 {
-        self.memory.load(Ordering::Relaxed)
     }
 
     /// Whether the poll that has just ended was ended because the guest had run long enough.
@@ -138,10 +130,12 @@ impl Meter {
         self.used_up.swap(false, Ordering::Relaxed)
     }
 
-    /// Time used, from within a poll.
-    fn used_so_far(&self) -> Duration {
-        let started = Duration::from_nanos(self.started.load(Ordering::Relaxed));
-        self.used() + Duration::from_nanos(thread_time()).saturating_sub(started)
+    /// Counts what the current poll has used so far; all that the run has used.
+    fn count(&self) -> Duration {
+        let now = thread_time();
+        let more = now.saturating_sub(self.counted.swap(now, Ordering::Relaxed));
+        self.budget.spend(more);
+        Duration::from_nanos(self.used.fetch_add(more, Ordering::Relaxed) + more)
     }
 }
 
@@ -152,43 +146,6 @@ fn thread_time() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
-/// A processor limit in milli-cores, as a debt paid by sleeping.
-///
-/// A container earns time as the clock moves and spends it as it runs. Time not spent is kept for
-/// one period, so that a container that was idle does not run unlimited afterwards.
-#[derive(Debug)]
-pub(super) struct Quota {
-    millicores: u64,
-    /// Start of the current account: time on the clock, and time used by then.
-    since: Duration,
-    spent_before: Duration,
-}
-
-/// As the kubelet's `cpuCFSQuotaPeriod`.
-const QUOTA_PERIOD: Duration = Duration::from_millis(100);
-
-impl Quota {
-    pub(super) fn new(millicores: u64, now: Duration) -> Self {
-        Self { millicores: millicores.max(1), since: now, spent_before: Duration::ZERO }
-    }
-
-    /// How long a container that has used `used` must sleep at `now`; zero if it may go on.
-    pub(super) fn owed(&mut self, now: Duration, used: Duration) -> Duration {
-        let elapsed = now.saturating_sub(self.since);
-        let spent = used.saturating_sub(self.spent_before);
-        let needs = nanoseconds(spent).saturating_mul(1_000) / self.millicores;
-        let owed = Duration::from_nanos(needs).saturating_sub(elapsed);
-        if owed.is_zero() && elapsed > QUOTA_PERIOD {
-            (self.since, self.spent_before) = (now, used);
-        }
-        owed
-    }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// Decides, whenever the epoch has moved under a running guest, whether it goes on.
 pub(super) struct Slices {
     clock: Clock,
@@ -197,8 +154,8 @@ pub(super) struct Slices {
 }
 
 enum Rule {
-    /// Real time: others get their turn, and the quota holds.
-    Share(Option<Quota>),
+    /// Real time: others get their turn, and [`turns`](super::turns) says when this one goes on.
+    Share,
     /// Virtual time: a guest runs undisturbed, for a result that does not depend on this machine's
     /// speed, unless it runs away.
     Watch { seen: Duration, used: Duration },
@@ -211,33 +168,27 @@ const RUNAWAY: Duration = Duration::from_millis(200);
 const RUNAWAY_COST: Duration = Duration::from_secs(1);
 
 impl Slices {
-    pub(super) fn new(clock: Clock, meter: Arc<Meter>, cpu_limit: Option<u64>) -> Self {
-        let now = clock.monotonic();
+    pub(super) fn new(clock: Clock, meter: Arc<Meter>) -> Self {
         let rule = if clock.is_virtual() {
-            Rule::Watch { seen: now, used: Duration::ZERO }
+            Rule::Watch { seen: clock.monotonic(), used: Duration::ZERO }
         } else {
-            Rule::Share(cpu_limit.map(|millicores| Quota::new(millicores, now)))
+            Rule::Share
         };
         Self { clock, meter, rule }
     }
 
     pub(super) fn next(&mut self) -> UpdateDeadline {
-        let (clock, now, used_so_far) = (self.clock, self.clock.monotonic(), self.meter.used_so_far());
-        let sleep =
-            |duration| UpdateDeadline::YieldCustom(1, Box::pin(async move { clock.sleep(duration).await }));
+        let used_so_far = self.meter.count();
         self.meter.used_up.store(true, Ordering::Relaxed);
         match &mut self.rule {
-            Rule::Share(None) => UpdateDeadline::Yield(1),
-            Rule::Share(Some(quota)) => match quota.owed(now, used_so_far) {
-                Duration::ZERO => UpdateDeadline::Yield(1),
-                owed => sleep(owed),
-            },
+            Rule::Share => UpdateDeadline::Yield(1),
             Rule::Watch { seen, used } => {
+                let (clock, now) = (self.clock, self.clock.monotonic());
                 if *seen != now {
                     (*seen, *used) = (now, used_so_far);
                 }
                 if used_so_far.saturating_sub(*used) > RUNAWAY {
-                    sleep(RUNAWAY_COST)
+                    UpdateDeadline::YieldCustom(1, Box::pin(async move { clock.sleep(RUNAWAY_COST).await }))
                 } else {
                     UpdateDeadline::Continue(1)
                 }

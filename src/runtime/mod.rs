@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+pub mod budget;
 mod cache;
 mod component;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod log;
 pub mod network;
 pub mod pipe;
 pub mod queue;
+mod shares;
 pub mod sim;
 mod sockets;
 pub mod stdio;
@@ -71,10 +73,9 @@ pub struct ContainerSpec {
     pub queue: Option<Arc<dyn queue::Queue>>,
     /// Where its sockets are and what they reach; `None` is a container without a network.
     pub network: Option<Arc<dyn network::Network>>,
-    /// Bytes of all linear memories and tables together; more is [`Exit::OutOfMemory`].
-    pub memory_limit: Option<u64>,
-    /// Milli-cores; `None` is no limit.
-    pub cpu_limit: Option<u64>,
+    /// Memory and processor time, shared with the container's other runs. A run that asks for more memory
+    /// ends with [`Exit::OutOfMemory`].
+    pub budget: Arc<budget::Budget>,
     pub stdio: stdio::Stdio,
     /// The pod's annotations: where `sim` finds its script.
     pub annotations: BTreeMap<String, String>,
@@ -99,18 +100,18 @@ pub struct Container {
     kill: Box<dyn Fn() + Send + Sync>,
     /// Asks it to end within a time, if it can hear that.
     ask: Option<Box<dyn Fn(Duration) + Send + Sync>>,
-    meter: Option<Arc<limits::Meter>>,
+    budget: Option<Arc<budget::Budget>>,
 }
 
 impl Container {
     /// For runtimes: `kill` must make `exit` come true soon.
     #[must_use]
     pub fn new(exit: watch::Receiver<Option<Exit>>, kill: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { exit, kill, ask: None, meter: None }
+        Self { exit, kill, ask: None, budget: None }
     }
 
-    fn with_meter(mut self, meter: Arc<limits::Meter>) -> Self {
-        self.meter = Some(meter);
+    fn with_budget(mut self, budget: Arc<budget::Budget>) -> Self {
+        self.budget = Some(budget);
         self
     }
 
@@ -121,16 +122,16 @@ impl Container {
         self
     }
 
-    /// Processor time used so far; zero where nothing runs.
+    /// Processor time used so far by all runs that share its budget; zero where nothing runs.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        self.meter.as_ref().map_or(Duration::ZERO, |meter| meter.used())
+        self.budget.as_ref().map_or(Duration::ZERO, |budget| budget.used())
     }
 
-    /// Bytes of its memories and tables; zero where nothing runs.
+    /// Bytes that all runs that share its budget take; zero where nothing runs.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.meter.as_ref().map_or(0, |meter| meter.memory())
+        self.budget.as_ref().map_or(0, |budget| budget.memory())
     }
 
     /// Completes when the run has ended.

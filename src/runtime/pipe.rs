@@ -70,6 +70,11 @@ impl Pipe {
         Arc::new(Self { state: Mutex::default(), changed: Notify::new(), bytes_max })
     }
 
+    /// What it holds at most.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Up to `bytes_max` of what is there; empty if that is nothing yet, `None` at the end.
     pub(super) fn take(&self, bytes_max: usize) -> Option<Bytes> {
         let mut state = self.state();

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
+use super::budget::{Budget, Charge};
 use super::log::Log;
 use super::pipe::{Pipe, Receiver};
 use crate::clock::Clock;
@@ -47,6 +48,16 @@ impl Stdio {
     pub fn log(log: &Arc<Log>) -> Self {
         let output = Output::Log { log: Arc::clone(log), taps: None };
         Self { stdin: None, stdout: output.clone(), stderr: output, tty: false }
+    }
+
+    /// Bytes that its pipes may hold. Logs are bounded for themselves, and belong to the node.
+    pub(super) fn pipe_bytes(&self) -> u64 {
+        let stdin = self.stdin.as_deref().map_or(0, Pipe::bytes_max);
+        let outputs = [&self.stdout, &self.stderr].map(|output| match output {
+            Output::Log { .. } => 0,
+            Output::Pipe(pipe) => pipe.bytes_max(),
+        });
+        u64::try_from(stdin + outputs[0] + outputs[1]).unwrap_or(u64::MAX)
     }
 
     /// The run has ended.
@@ -129,52 +140,62 @@ impl Output {
 /// Those who are attached to one stream of a running container: each sees what is written from now on.
 pub struct Taps {
     clock: Clock,
+    budget: Arc<Budget>,
     state: Mutex<Attached>,
 }
 
 #[derive(Default)]
 struct Attached {
-    pipes: Vec<Arc<Pipe>>,
+    taps: Vec<Tap>,
     ended: bool,
+}
+
+struct Tap {
+    pipe: Arc<Pipe>,
+    /// What it may be behind is taken from the container.
+    _charge: Charge,
 }
 
 impl Taps {
     #[must_use]
-    pub fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, state: Mutex::default() })
+    pub fn new(clock: Clock, budget: Arc<Budget>) -> Arc<Self> {
+        Arc::new(Self { clock, budget, state: Mutex::default() })
     }
 
-    /// What is written from now on; `None` if too many are attached. Whoever reads too slowly holds the
+    /// What is written from now on; `None` if too many are attached, or the container's memory has no room
+    /// for what one more may be behind. Whoever reads too slowly holds the
     /// container up, and is let go of when it has not read for ten seconds.
     #[must_use]
     pub fn attach(&self) -> Option<Receiver> {
         let mut state = self.state();
-        state.pipes.retain(|pipe| pipe.room().is_some());
-        if state.pipes.len() >= TAPS_MAX {
+        state.taps.retain(|tap| tap.pipe.room().is_some());
+        if state.taps.len() >= TAPS_MAX {
             return None;
         }
         let pipe = Pipe::new(TAP_BYTES);
         if state.ended {
             pipe.end();
         } else {
-            state.pipes.push(Arc::clone(&pipe));
+            let charge = self.budget.charge(u64::try_from(TAP_BYTES).unwrap_or(u64::MAX)).ok()?;
+            state.taps.push(Tap { pipe: Arc::clone(&pipe), _charge: charge });
         }
         Some(Receiver::of(pipe))
     }
 
     fn room(&self) -> usize {
-        self.state().pipes.iter().filter_map(|pipe| pipe.room()).min().unwrap_or(usize::MAX)
+        self.state().taps.iter().filter_map(|tap| tap.pipe.room()).min().unwrap_or(usize::MAX)
     }
 
     fn put(&self, bytes: &[u8]) {
-        for pipe in &self.state().pipes {
-            pipe.put(bytes);
+        for tap in &self.state().taps {
+            tap.pipe.put(bytes);
         }
     }
 
     async fn writable(&self) {
         loop {
-            let full = self.state().pipes.iter().find(|pipe| pipe.room() == Some(0)).cloned();
+            let full =
+                self.state().taps.iter().map(|tap| &tap.pipe).find(|pipe| pipe.room() == Some(0)).cloned();
             let Some(full) = full else { return };
             if self.clock.timeout(STALL_MAX, full.writable()).await.is_err() {
                 full.end();
@@ -185,8 +206,8 @@ impl Taps {
     fn end(&self) {
         let mut state = self.state();
         state.ended = true;
-        for pipe in state.pipes.drain(..) {
-            pipe.end();
+        for tap in state.taps.drain(..) {
+            tap.pipe.end();
         }
     }
 

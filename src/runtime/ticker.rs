@@ -14,7 +14,7 @@ use crate::clock;
 
 /// Longest time that a guest runs on. Several guests that spin take turns on a thread, and a kill
 /// waits for the turn of its guest.
-const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(5);
 /// Ticks without a guest before the thread parks: guests often come in quick succession.
 const IDLE_TICKS: u32 = 2;
 

@@ -3,19 +3,21 @@
 //! A guest that computes without end gives way every few milliseconds, but on two threads eight of those
 //! still keep one that only wants to look at the clock waiting for their turns. So there are two sets of
 //! threads, and the system prefers one to the other: a guest that has used up a few turns in a row goes
-//! on in the second, and comes back once it waits.
+//! on in the second, and comes back once it waits. There [`shares`](super::shares) says whose turn it is.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::limits::Meter;
+use super::shares::Ticket;
 use super::ticker::Ticker;
 use super::{Ending, Exit};
+use crate::clock::Clock;
 
 #[cfg(test)]
 mod tests;
@@ -91,6 +93,9 @@ pub(super) struct Turn {
     pub(super) run: Pin<Box<dyn Future<Output = Exit> + Send>>,
     pub(super) ticker: Arc<Ticker>,
     pub(super) meter: Arc<Meter>,
+    pub(super) clock: Clock,
+    /// Its place among those that compute.
+    pub(super) ticket: Ticket,
     pub(super) threads: Threads,
     pub(super) switch: Arc<Switch>,
     pub(super) ending: Ending,
@@ -114,9 +119,30 @@ impl Turn {
     async fn take(mut self, place: Place) {
         let mut turns = Turns::new(place);
         let has_choice = self.threads.computing.is_some();
+        let mut pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
         let ended = poll_fn(|context| {
+            // What it is woken for meanwhile waits too, so many short runs come under a limit as one long one.
+            loop {
+                if let Some(paused) = &mut pause {
+                    ready!(paused.as_mut().poll(context));
+                    pause = None;
+                }
+                let (clock, owed) = (self.clock, self.meter.budget().owed(self.clock));
+                if owed.is_zero() {
+                    break;
+                }
+                self.ticket.withdraw();
+                pause = Some(Box::pin(async move { clock.sleep(owed).await }));
+            }
+            let turn = match place {
+                Place::Computing => Some(ready!(self.ticket.poll_turn(context))),
+                Place::Waiting => None,
+            };
             let polled = self.meter.poll(&self.ticker, || self.run.as_mut().poll(context));
             let used_up = self.meter.used_up_turn();
+            if let Some(turn) = turn.filter(|_| used_up && polled.is_pending()) {
+                turn.again();
+            }
             match polled {
                 Poll::Ready(exit) => Poll::Ready(Some(exit)),
                 Poll::Pending if has_choice && !turns.stays(used_up) => Poll::Ready(None),

@@ -8,11 +8,13 @@
 //! `wasi:cli/exit#exit-with-code`. The usual `exit` of WASI 0.2, which Rust's standard library calls,
 //! knows only success and failure: every failure is 1.
 //!
-//! **Memory.** The limit counts linear memories and tables. A guest that asks for more ends at once
-//! with [`Exit::OutOfMemory`]. Without a limit it is 4 GiB.
+//! **Memory.** The limit counts linear memories, tables, open files and directories, and the pipes of a
+//! run, of all runs that share a [`Budget`](super::budget::Budget). A guest that asks for more ends at once
+//! with [`Exit::OutOfMemory`]. Files in volumes have quotas of their own.
 //!
 //! **Processor.** A guest gives way every few milliseconds, and a limit in milli-cores holds over
-//! periods of 100 ms. In virtual time guests run undisturbed, limits on the processor do not apply,
+//! periods of 100 ms, for all runs that share a budget. What guests that compute get of a full machine follows
+//! their requests ([`shares`](super::shares)). In virtual time guests run undisturbed, limits on the processor do not apply,
 //! and a guest that never waits is charged a virtual second for each 200 ms that it really runs, so
 //! that it can be stopped there too.
 
@@ -34,6 +36,7 @@ use super::cache::Cache;
 use super::engine::{Lane, Lanes};
 use super::instance::{self, Guest, World};
 use super::limits::Meter;
+use super::shares::Shares;
 use super::stop::{self, Stop};
 use super::ticker::Ticker;
 use super::turns::{Switch, Threads, Turn};
@@ -81,6 +84,7 @@ pub enum RuntimeError {
 /// Runs WebAssembly. Costs next to nothing until the first image is prepared.
 pub struct WasmRuntime {
     threads: Threads,
+    shares: Arc<Shares>,
     shared: Arc<Shared>,
     images: Mutex<Images>,
 }
@@ -143,6 +147,7 @@ impl WasmRuntime {
             compilations: AtomicU64::new(0),
         };
         Ok(Arc::new(Self {
+            shares: Shares::new(computing.as_ref().map_or(1, |threads| threads.metrics().num_workers())),
             threads: Threads { waiting: guests, computing },
             shared: Arc::new(shared),
             images: Mutex::default(),
@@ -185,12 +190,13 @@ impl Runtime for WasmRuntime {
 
     async fn start(&self, spec: ContainerSpec) -> Container {
         let (exit, exited) = watch::channel(None);
-        let meter = Arc::new(Meter::default());
+        let meter = Arc::new(Meter::new(Arc::clone(&spec.budget)));
         let ending = Ending { stdio: spec.stdio.clone(), exit, result: Exit::Killed };
         let image: &dyn Any = &*spec.image;
         let hears_stop = image.downcast_ref::<WasmImage>().is_some_and(|image| image.hears_stop);
         let stop = Arc::new(Stop::new(self.shared.world.clock));
         let switch = Arc::new(Switch::default());
+        let budget = Arc::clone(&spec.budget);
         let parts = (Arc::clone(&self.shared), Arc::clone(&meter), Arc::clone(&stop));
         let run = async move {
             let (shared, meter, stop) = parts;
@@ -199,13 +205,15 @@ impl Runtime for WasmRuntime {
         let turn = Turn {
             run: Box::pin(run),
             ticker: Arc::clone(&self.shared.ticker),
-            meter: Arc::clone(&meter),
+            meter,
+            clock: self.shared.world.clock,
+            ticket: self.shares.ticket(&budget),
             threads: self.threads.clone(),
             switch: Arc::clone(&switch),
             ending,
         };
         turn.begin();
-        let container = Container::new(exited, Box::new(move || switch.kill())).with_meter(meter);
+        let container = Container::new(exited, Box::new(move || switch.kill())).with_budget(budget);
         if hears_stop { container.hearing(Box::new(move |left| stop.ask(left))) } else { container }
     }
 }

@@ -4,8 +4,20 @@
 //! - `load memory MIB [SECONDS]` holds so much memory, for ever unless given.
 //! - `load late [COUNT [MILLISECONDS]]` sleeps so often (200) for so long (5) and prints by how much it
 //!   woke too late: `late: p50 80 us, p99 200 us, max 300 us`.
+//!
+//! And as a guest does that takes whatever it can get, until it is stopped or told no, which it prints:
+//!
+//! - `load grow` allocates without end.
+//! - `load recurse` calls itself without end.
+//! - `load spew` writes output without end.
+//! - `load open DIRECTORY` opens a file over and over; `load list DIRECTORY` opens a directory over and over.
+//! - `load fill DIRECTORY` writes files without end.
+//! - `load listen` and `load dial` have ever more sockets: listening, or connected to themselves.
+//! - `load sleep` sleeps for ever.
 
+use std::fs::File;
 use std::hint::black_box;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 fn main() {
@@ -16,13 +28,14 @@ fn main() {
         Some("cpu") => {
             let end = end(1);
             println!("computing");
-            let mut sum = 0_u64;
+            let (mut sum, mut rounds) = (0_u64, 0_u64);
             while end.is_none_or(|end| Instant::now() < end) {
                 for i in 0..1_000_000_u64 {
                     sum = black_box(sum.wrapping_mul(31).wrapping_add(i));
                 }
+                rounds += 1;
             }
-            println!("computed {sum}");
+            println!("computed {sum} in {rounds} rounds");
         }
         Some("memory") => {
             let mib = number(1).expect("MIB is given");
@@ -35,11 +48,86 @@ fn main() {
             }
         }
         Some("late") => late(number(1).unwrap_or(200.0) as usize, number(2).unwrap_or(5.0)),
+        Some("grow") => {
+            let mut held = Vec::new();
+            loop {
+                held.push(black_box(vec![1_u8; 1 << 20]));
+            }
+        }
+        Some("recurse") => println!("{}", deeper(u64::MAX)),
+        Some("spew") => {
+            for number in 0_u64.. {
+                println!("line {number} of output that nobody asked for");
+            }
+        }
+        Some("open") => {
+            let path = format!("{}/load", directory(&args));
+            std::fs::write(&path, "load").expect("a directory that can be written");
+            hoard(|_| File::open(&path));
+        }
+        Some("list") => {
+            let path = directory(&args).to_owned();
+            for number in 0..100 {
+                std::fs::write(format!("{path}/a-name-of-some-length-{number}"), "").expect("a small file");
+            }
+            hoard(|_| {
+                let mut listing = std::fs::read_dir(&path)?;
+                listing.next().transpose().map(|_| listing)
+            });
+        }
+        Some("fill") => {
+            let path = directory(&args).to_owned();
+            hoard(|number| std::fs::write(format!("{path}/{number}"), vec![1_u8; 64 << 10]));
+        }
+        Some("listen") => hoard(|_| TcpListener::bind("0.0.0.0:0")),
+        Some("dial") => {
+            let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
+            let address = listener.local_addr().expect("bound");
+            hoard(|_| {
+                let near = TcpStream::connect(address)?;
+                Ok((near, listener.accept()?))
+            });
+        }
+        Some("sleep") => {
+            println!("sleeping");
+            rest();
+        }
         _ => {
             eprintln!("load cpu [SECONDS] | memory MIB [SECONDS] | late [COUNT [MILLISECONDS]]");
+            eprintln!("load grow | recurse | spew | open DIR | list DIR | fill DIR | listen | dial | sleep");
             std::process::exit(2);
         }
     }
+}
+
+fn directory(args: &[String]) -> &str {
+    args.get(1).expect("DIRECTORY is given")
+}
+
+/// Takes one more and one more, and keeps them all; then waits.
+fn hoard<T>(mut take: impl FnMut(usize) -> std::io::Result<T>) {
+    println!("taking");
+    let mut held = Vec::new();
+    let error = loop {
+        match take(held.len()) {
+            Ok(one) => held.push(one),
+            Err(error) => break error,
+        }
+    };
+    println!("told no after {}: {error}", held.len());
+    rest();
+}
+
+fn rest() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+#[inline(never)]
+fn deeper(left: u64) -> u64 {
+    let frame = black_box([left; 32]);
+    if left == 0 { 0 } else { deeper(left - 1).wrapping_add(frame[1]) }
 }
 
 fn late(count: usize, millis: f64) {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::random::Random;
+use crate::runtime::budget::{Budget, Limits};
 use crate::runtime::log::Log;
 use crate::runtime::wasm::{Options, WasmRuntime};
 use crate::runtime::{ContainerSpec, Runtime};
@@ -50,8 +51,7 @@ fn the_tools_are_those_of_the_toolbox() {
             config: None,
             queue: None,
             network: None,
-            memory_limit: None,
-            cpu_limit: None,
+            budget: Budget::new(Limits::default(), clock, None),
             stdio: Stdio::log(&log),
             annotations: std::collections::BTreeMap::new(),
         };

@@ -5,6 +5,8 @@
 //! the resource table goes by number and checks the type only on access: our own descriptors travel
 //! behind wasmtime-wasi's type.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceTableError};
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
@@ -16,12 +18,25 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
+use super::super::budget::{Budget, Charge};
 use super::handle::{Files, Handle};
 use super::stream::{CHUNK_MAX, Reader, Writer};
 use super::tree::{NodeType, Stat};
 
+/// What the host holds for an open descriptor or a stream of a file, roughly.
+const OPEN_BYTES: u64 = 512;
+
+/// A descriptor, with what it takes of the guest's memory.
+struct Opened {
+    handle: Handle,
+    _charge: Charge,
+}
+
 /// What is left to list of a directory.
-struct Listing(std::vec::IntoIter<DirectoryEntry>);
+struct Listing {
+    entries: std::vec::IntoIter<DirectoryEntry>,
+    _charge: Charge,
+}
 
 /// The part of a guest's store that these interfaces need.
 pub(in crate::runtime) trait HasFiles: Send {
@@ -31,6 +46,7 @@ pub(in crate::runtime) trait HasFiles: Send {
 pub(in crate::runtime) struct FilesView<'a> {
     pub(in crate::runtime) files: &'a Files,
     pub(in crate::runtime) table: &'a mut ResourceTable,
+    pub(in crate::runtime) budget: &'a Arc<Budget>,
 }
 
 struct HasFilesView;
@@ -52,11 +68,17 @@ type Fd = Resource<Descriptor>;
 
 impl FilesView<'_> {
     fn handle(&self, fd: &Fd) -> Result<&Handle, ResourceTableError> {
-        self.table.get(&Resource::<Handle>::new_borrow(fd.rep()))
+        Ok(&self.table.get(&Resource::<Opened>::new_borrow(fd.rep()))?.handle)
     }
 
-    fn push(&mut self, handle: Handle) -> Result<Fd, ResourceTableError> {
-        Ok(Resource::new_own(self.table.push(handle)?.rep()))
+    fn push(&mut self, handle: Handle) -> wasmtime::Result<Fd> {
+        let charge = self.budget.charge(OPEN_BYTES)?;
+        Ok(Resource::new_own(self.table.push(Opened { handle, _charge: charge })?.rep()))
+    }
+
+    /// Takes memory; without room for it the guest ends.
+    fn charge(&self, bytes: u64) -> FsResult<Charge> {
+        self.budget.charge(bytes).map_err(FsError::trap)
     }
 
     /// Waits for late content that `path` leads to.
@@ -73,8 +95,7 @@ impl preopens::Host for FilesView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Fd, String)>> {
         let mut directories = Vec::with_capacity(self.files.mounts.len());
         for (path, handle) in &self.files.mounts {
-            let fd = self.table.push(handle.clone())?;
-            directories.push((Resource::new_own(fd.rep()), path.clone()));
+            directories.push((self.push(handle.clone())?, path.clone()));
         }
         Ok(directories)
     }
@@ -98,7 +119,7 @@ impl HostDirectoryEntryStream for FilesView<'_> {
         &mut self,
         stream: Resource<DirectoryEntryStream>,
     ) -> FsResult<Option<DirectoryEntry>> {
-        Ok(self.table.get_mut(&Resource::<Listing>::new_borrow(stream.rep()))?.0.next())
+        Ok(self.table.get_mut(&Resource::<Listing>::new_borrow(stream.rep()))?.entries.next())
     }
 
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
@@ -245,21 +266,21 @@ impl HostDescriptor for FilesView<'_> {
             NodeType::Directory => Err(ErrorCode::IsDirectory),
             NodeType::Link => Err(ErrorCode::Invalid),
         })?;
-        let reader = Reader { open: handle.hold()?, offset };
+        let reader = Reader { open: handle.hold()?, offset, _charge: self.charge(OPEN_BYTES)? };
         Ok(self.table.push(Box::new(reader) as DynInputStream)?)
     }
 
     fn write_via_stream(&mut self, fd: Fd, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
         let handle = self.handle(&fd)?;
         handle.may_write()?;
-        let writer = Writer { open: handle.hold()?, offset: Some(offset) };
+        let writer = Writer { open: handle.hold()?, offset: Some(offset), _charge: self.charge(OPEN_BYTES)? };
         Ok(self.table.push(Box::new(writer) as DynOutputStream)?)
     }
 
     fn append_via_stream(&mut self, fd: Fd) -> FsResult<Resource<DynOutputStream>> {
         let handle = self.handle(&fd)?;
         handle.may_write()?;
-        let writer = Writer { open: handle.hold()?, offset: None };
+        let writer = Writer { open: handle.hold()?, offset: None, _charge: self.charge(OPEN_BYTES)? };
         Ok(self.table.push(Box::new(writer) as DynOutputStream)?)
     }
 
@@ -274,7 +295,10 @@ impl HostDescriptor for FilesView<'_> {
                 })
                 .collect())
         })?;
-        Ok(Resource::new_own(self.table.push(Listing(entries.into_iter()))?.rep()))
+        let names: usize = entries.iter().map(|entry| entry.name.len() + size_of::<DirectoryEntry>()).sum();
+        let charge = self.charge(OPEN_BYTES + u64::try_from(names).unwrap_or(u64::MAX))?;
+        let listing = Listing { entries: entries.into_iter(), _charge: charge };
+        Ok(Resource::new_own(self.table.push(listing)?.rep()))
     }
 
     async fn open_at(
@@ -287,11 +311,11 @@ impl HostDescriptor for FilesView<'_> {
     ) -> FsResult<Fd> {
         self.arrive(&fd, flags, &path).await?;
         let handle = self.handle(&fd)?.open_at(&path, follows(flags), open_flags, descriptor_flags)?;
-        Ok(self.push(handle)?)
+        self.push(handle).map_err(FsError::trap)
     }
 
     fn drop(&mut self, fd: Fd) -> wasmtime::Result<()> {
-        self.table.delete(Resource::<Handle>::new_own(fd.rep()))?;
+        self.table.delete(Resource::<Opened>::new_own(fd.rep()))?;
         Ok(())
     }
 

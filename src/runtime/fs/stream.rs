@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
+use super::super::budget::Charge;
 use super::Open;
 
 /// Most bytes moved in one step, which holds the volume's lock.
@@ -14,12 +15,14 @@ pub(super) const CHUNK_MAX: usize = 64 * 1024;
 pub(super) struct Reader {
     pub(super) open: Open,
     pub(super) offset: u64,
+    pub(super) _charge: Charge,
 }
 
 pub(super) struct Writer {
     pub(super) open: Open,
     /// `None` appends.
     pub(super) offset: Option<u64>,
+    pub(super) _charge: Charge,
 }
 
 #[async_trait]

@@ -1,3 +1,4 @@
+use super::super::budget::{Budget, Limits};
 use super::super::log::Log;
 use super::super::stdio::Stdio;
 use super::*;
@@ -28,8 +29,7 @@ async fn spec(runtime: &SimRuntime, annotations: BTreeMap<String, String>) -> Co
         config: None,
         queue: None,
         network: None,
-        memory_limit: None,
-        cpu_limit: None,
+        budget: Budget::new(Limits::default(), runtime.clock, None),
         stdio: Stdio::log(&Arc::new(Log::new(runtime.clock, 1_000))),
         annotations,
     }

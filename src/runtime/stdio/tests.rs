@@ -1,5 +1,6 @@
 use futures_util::FutureExt;
 
+use super::super::budget::Limits;
 use super::*;
 use crate::clock::virtual_runtime;
 
@@ -7,11 +8,15 @@ fn in_virtual_time<F: Future<Output = ()>>(test: impl FnOnce(Clock) -> F) {
     virtual_runtime().unwrap().block_on(test(Clock::starting_at(jiff::Timestamp::UNIX_EPOCH)));
 }
 
+fn taps(clock: Clock) -> Arc<Taps> {
+    Taps::new(clock, Budget::new(Limits::default(), clock, None))
+}
+
 #[test]
 fn those_attached_see_what_is_written_from_then_on() {
     in_virtual_time(|clock| async move {
         let log = Arc::new(Log::new(clock, 1_000));
-        let taps = Taps::new(clock);
+        let taps = taps(clock);
         let output = Output::Log { log: log.clone(), taps: Some(taps.clone()) };
         output.put(b"before ");
         let mut first = taps.attach().unwrap();
@@ -31,7 +36,7 @@ fn those_attached_see_what_is_written_from_then_on() {
 fn who_does_not_read_holds_the_guest_up_for_a_while() {
     in_virtual_time(|clock| async move {
         let log = Arc::new(Log::new(clock, 1_000));
-        let taps = Taps::new(clock);
+        let taps = taps(clock);
         let output = Output::Log { log, taps: Some(taps.clone()) };
         let mut idle = taps.attach().unwrap();
         let mut reader = taps.attach().unwrap();
@@ -54,10 +59,26 @@ fn who_does_not_read_holds_the_guest_up_for_a_while() {
 #[test]
 fn too_many_are_not_attached() {
     in_virtual_time(|clock| async move {
-        let taps = Taps::new(clock);
+        let taps = taps(clock);
         let mut all: Vec<Receiver> = (0..TAPS_MAX).map(|_| taps.attach().unwrap()).collect();
         assert!(taps.attach().is_none());
         all.pop();
         assert!(taps.attach().is_some());
+    });
+}
+
+#[test]
+fn what_those_attached_may_be_behind_is_the_containers() {
+    in_virtual_time(|clock| async move {
+        let bytes = u64::try_from(TAP_BYTES).unwrap();
+        let budget = Budget::new(Limits { memory: Some(bytes), ..Limits::default() }, clock, None);
+        let taps = Taps::new(clock, budget.clone());
+        let first = taps.attach().unwrap();
+        assert_eq!(budget.memory(), bytes);
+        assert!(taps.attach().is_none());
+        drop(first);
+        let _second = taps.attach().unwrap();
+        taps.end();
+        assert_eq!(budget.memory(), 0);
     });
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 
+use super::super::budget::{Budget, Limits};
 use super::super::config::{Config, Settings, Shown, Source, SourceKind};
 use super::super::fs::{File, Mount, SubPath, Volume};
 use super::super::log::{Log, LogQuery};
@@ -14,6 +15,7 @@ use super::*;
 use crate::clock::virtual_runtime;
 use crate::guests::fixture;
 
+mod budgets;
 mod streams;
 
 /// No wait for an event may take longer, on the slowest machine.
@@ -61,11 +63,14 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         config: None,
         queue: None,
         network: None,
-        memory_limit: Some(64 << 20),
-        cpu_limit: None,
+        budget: memory(64 << 20),
         stdio: Stdio::log(&Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES))),
         annotations: BTreeMap::new(),
     }
+}
+
+fn memory(bytes: u64) -> Arc<Budget> {
+    Budget::new(Limits { memory: Some(bytes), ..Limits::default() }, Clock::real(), None)
 }
 
 /// Where a container of [`spec`] writes.
@@ -216,16 +221,6 @@ fn traps_are_told_in_words() {
 }
 
 #[test]
-fn the_memory_limit_holds() {
-    assert_eq!(run("eatmem", &["8"]), (Exit::Code(0), "holding 8 MiB\n".to_owned()));
-    // Not even a message of its own allocator.
-    assert_eq!(run("eatmem", &[]), (Exit::OutOfMemory, String::new()));
-    // Already its initial memory is too much.
-    let (exit, _) = run_with("eatmem", &["0"], |spec| spec.memory_limit = Some(65_536));
-    assert_eq!(exit, Exit::OutOfMemory);
-}
-
-#[test]
 fn no_network_is_granted() {
     let denied = "connect false\nlisten false\nudp false\nlookup false\n";
     assert_eq!(run("connect", &[]), (Exit::Code(0), denied.to_owned()));
@@ -362,22 +357,6 @@ fn endless_output_stays_within_the_log() {
         let end = output.read(&LogQuery { follow: true, ..LogQuery::default() }).count();
         real.clock.timeout(DEADLINE, end).await.unwrap();
         assert!(output.tail(usize::MAX, usize::MAX).len() < LOG_BYTES);
-    });
-}
-
-#[test]
-fn the_processor_limit_holds() {
-    let real = real();
-    real.threads.block_on(async {
-        let mut spec = spec(&real.runtime, "spin", &[]).await;
-        spec.cpu_limit = Some(200);
-        let output = log_of(&spec);
-        let began = real.clock.monotonic();
-        let container = real.runtime.start(spec).await;
-        wait_for_output(&output, "spinning").await;
-        real.clock.sleep(Duration::from_secs(1)).await;
-        let allowed = (real.clock.monotonic() - began) / 5 + Duration::from_millis(100);
-        assert!(container.cpu_time() < allowed, "{:?}", container.cpu_time());
     });
 }
 

@@ -1,0 +1,74 @@
+//! Guests that take as much as they can get.
+
+use super::*;
+
+#[test]
+fn the_memory_limit_holds() {
+    assert_eq!(run("eatmem", &["8"]), (Exit::Code(0), "holding 8 MiB\n".to_owned()));
+    // Not even a message of its own allocator.
+    assert_eq!(run("eatmem", &[]), (Exit::OutOfMemory, String::new()));
+    // Already its initial memory is too much.
+    let (exit, _) = run_with("eatmem", &["0"], |spec| spec.budget = memory(65_536));
+    assert_eq!(exit, Exit::OutOfMemory);
+}
+
+#[test]
+fn what_the_host_holds_for_a_guest_counts_too() {
+    for what in ["open", "list"] {
+        let budget = memory(3 << 20);
+        let (exit, _) = run_with("load", &[what, "/data"], |spec| {
+            spec.mounts.push(mount("/data", &Volume::empty_dir(1 << 20)));
+            spec.budget = budget.clone();
+        });
+        assert_eq!(exit, Exit::OutOfMemory, "{what}");
+        assert_eq!(budget.memory(), 0, "all was given back");
+    }
+}
+
+#[test]
+fn runs_that_share_a_budget_share_its_limits() {
+    let real = real();
+    real.threads.block_on(async {
+        let limits = Limits { memory: Some(64 << 20), cpu: Some(200), ..Limits::default() };
+        let budget = Budget::new(limits, real.clock, None);
+        let start = async |args: &[&str], says: &str| {
+            let mut spec = spec(&real.runtime, "load", args).await;
+            spec.budget = budget.clone();
+            let output = log_of(&spec);
+            let container = real.runtime.start(spec).await;
+            if !says.is_empty() {
+                wait_for_output(&output, says).await;
+            }
+            container
+        };
+        let own = start(&["memory", "40"], "holding").await;
+        let beside = start(&["memory", "40"], "").await;
+        assert_eq!(beside.exited().await, Exit::OutOfMemory);
+        assert_eq!(own.exit(), None);
+        assert!(own.memory() > 40 << 20 && own.memory() < 64 << 20, "{}", own.memory());
+
+        let (began, before) = (real.clock.monotonic(), budget.used());
+        let spinning = [start(&["cpu"], "computing").await, start(&["cpu"], "computing").await];
+        real.clock.sleep(Duration::from_secs(1)).await;
+        let allowed = (real.clock.monotonic() - began) / 5 + Duration::from_millis(150);
+        assert!(budget.used() - before < allowed, "{:?}", budget.used());
+        assert!(spinning.iter().all(|run| run.exit().is_none() && run.cpu_time() > before));
+    });
+}
+
+#[test]
+fn the_processor_limit_holds() {
+    let real = real();
+    real.threads.block_on(async {
+        let mut spec = spec(&real.runtime, "spin", &[]).await;
+        let limits = Limits { cpu: Some(200), ..Limits::default() };
+        spec.budget = Budget::new(limits, real.clock, None);
+        let output = log_of(&spec);
+        let began = real.clock.monotonic();
+        let container = real.runtime.start(spec).await;
+        wait_for_output(&output, "spinning").await;
+        real.clock.sleep(Duration::from_secs(1)).await;
+        let allowed = (real.clock.monotonic() - began) / 5 + Duration::from_millis(100);
+        assert!(container.cpu_time() < allowed, "{:?}", container.cpu_time());
+    });
+}
