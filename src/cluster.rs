@@ -32,6 +32,7 @@ use crate::scheduler::{self, Scheduler};
 use crate::store::{self, OpenError, Store};
 
 mod node_access;
+mod terminal;
 mod threads;
 
 use node_access::Nodes;

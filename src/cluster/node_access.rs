@@ -12,14 +12,18 @@ use futures_util::{FutureExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::net::TcpStream;
 
+use super::terminal::{self, Both};
 use crate::apiserver::request::{LogOptions, LogStream, StreamOptions};
 use crate::apiserver::stream::{Dial, Ended, Input, Opening, Session};
 use crate::apiserver::{ContainerUsage, Error, NodeAccess, PodUsage};
 use crate::clock::Clock;
+use crate::kubelet::terminal::OnInterrupt;
 use crate::kubelet::{Logs, Meters, Refused, Running, Used, Wanted};
 use crate::runtime::log::LogQuery;
 use crate::runtime::pipe::{Receiver, Sender};
 
+/// Exit code of a run that somebody at a terminal has interrupted: as by SIGINT.
+const INTERRUPTED: i32 = 130;
 /// How long a pod's port may take to answer.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
@@ -60,9 +64,23 @@ impl NodeAccess for Nodes {
             let wanted = Wanted { stdin: options.stdin, tty: options.tty, merged: false };
             let started = joined.exec(&options.command, wanted).await;
             let mut run = started.map_err(|refused| Error::internal(refused.to_string()))?;
-            let stdin = run.stdin.take().map(|stdin| Box::new(Stdin(stdin)) as Box<dyn Input>);
+            let stdin = run.stdin.take();
             let stdout = wanted_or_drained(run.stdout.take(), options.stdout);
-            let stderr = wanted_or_drained(run.stderr.take(), options.stderr);
+            if options.tty {
+                let on_interrupt = if run.is_shell { OnInterrupt::EndIfEmpty } else { OnInterrupt::End };
+                let Both { stdin, stdout, interrupted } = terminal::before(stdin, stdout, on_interrupt);
+                let ended = async move {
+                    tokio::select! {
+                        biased;
+                        () = interrupted.cancelled() => Ended { code: INTERRUPTED, text: None },
+                        (code, text) = run.exited() => Ended { code, text },
+                    }
+                };
+                return Ok(Session { stdin, stdout, stderr: None, ended: ended.boxed() });
+            }
+            let stdin = stdin.map(|stdin| Box::new(Stdin(stdin)) as Box<dyn Input>);
+            let stdout = stdout.map(pieces);
+            let stderr = wanted_or_drained(run.stderr.take(), options.stderr).map(pieces);
             let ended = async move {
                 let (code, text) = run.exited().await;
                 Ended { code, text }
@@ -78,10 +96,16 @@ impl NodeAccess for Nodes {
         Ok(async move {
             let attached = joined.attach(options.stdin, options.stdout, options.stderr);
             let attached = attached.map_err(|refused| Error::internal(refused.to_string()))?;
-            let stdin = attached.stdin.map(|stdin| Box::new(Stdin(stdin)) as Box<dyn Input>);
+            let (stdin, stdout) = if options.tty {
+                let both = terminal::before(attached.stdin, attached.stdout, OnInterrupt::NewLine);
+                (both.stdin, both.stdout)
+            } else {
+                let stdin = attached.stdin.map(|stdin| Box::new(Stdin(stdin)) as Box<dyn Input>);
+                (stdin, attached.stdout.map(pieces))
+            };
             Ok(Session {
                 stdin,
-                stdout: attached.stdout.map(pieces),
+                stdout,
                 stderr: attached.stderr.map(pieces),
                 // As upstream: how the container itself ends is told by its status.
                 ended: async move {
@@ -147,10 +171,10 @@ fn pod_usage(used: Vec<Used>) -> Option<PodUsage> {
 }
 
 /// What nobody wants is read all the same, or the program would wait for that.
-fn wanted_or_drained(output: Option<Receiver>, is_wanted: bool) -> Option<LogStream> {
+fn wanted_or_drained(output: Option<Receiver>, is_wanted: bool) -> Option<Receiver> {
     let mut output = output?;
     if is_wanted {
-        return Some(pieces(output));
+        return Some(output);
     }
     tokio::spawn(async move { while output.read().await.is_some() {} });
     None

@@ -31,6 +31,8 @@ pub(crate) const TOOLS: &[&str] = &[
     "cat", "cp", "date", "echo", "env", "false", "find", "grep", "head", "hostname", "id", "ls", "mkdir",
     "mv", "printenv", "pwd", "rm", "sh", "sleep", "stat", "tail", "tar", "test", "touch", "true", "wc",
 ];
+/// The one of them that others are typed at.
+const SHELL: &str = "sh";
 /// Where programs lie elsewhere.
 const TOOL_DIRS: &[&str] = &["/bin", "/sbin", "/usr/bin", "/usr/local/bin", "/usr/sbin"];
 /// Exit code of a command that is not there, as shells have it.
@@ -80,6 +82,8 @@ pub struct Beside {
     pub stdout: Option<Receiver>,
     /// None if it writes both to one stream.
     pub stderr: Option<Receiver>,
+    /// It is a shell, which somebody who types is not to end by mistake.
+    pub is_shell: bool,
     /// None if it never began.
     run: Option<Ending>,
 }
@@ -116,7 +120,8 @@ impl Beside {
 pub(crate) async fn start(setup: &Arc<Setup>, command: &[String], wanted: Wanted) -> Result<Beside, Refused> {
     let word = command.first().map_or("", String::as_str);
     let mut args = command.to_vec();
-    let image = match program(&setup.program, word) {
+    let program = program(&setup.program, word);
+    let image = match program {
         Some(Program::Own) => {
             args[0].clone_from(&setup.program);
             setup.image.clone()
@@ -151,7 +156,8 @@ pub(crate) async fn start(setup: &Arc<Setup>, command: &[String], wanted: Wanted
         }
     });
     let stdin = wanted.stdin.then_some(sender);
-    Ok(Beside { stdin, stdout: Some(stdout), stderr, run: Some(Ending(container)) })
+    let is_shell = program == Some(Program::Tool(SHELL));
+    Ok(Beside { stdin, stdout: Some(stdout), stderr, is_shell, run: Some(Ending(container)) })
 }
 
 fn not_found(setup: &Setup, word: &str, wanted: Wanted) -> Beside {
@@ -164,7 +170,7 @@ fn not_found(setup: &Setup, word: &str, wanted: Wanted) -> Beside {
     let told = pipe::filled(text.into());
     let nothing = pipe::filled(Bytes::new());
     let (stdout, stderr) = if wanted.merged || wanted.tty { (told, None) } else { (nothing, Some(told)) };
-    Beside { stdin: None, stdout: Some(stdout), stderr, run: None }
+    Beside { stdin: None, stdout: Some(stdout), stderr, is_shell: false, run: None }
 }
 
 /// What a command came to.

@@ -81,6 +81,7 @@ mod setup;
 mod sources;
 mod start;
 mod status;
+pub mod terminal;
 mod token;
 mod volume;
 

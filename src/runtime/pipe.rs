@@ -171,6 +171,21 @@ impl Sender {
     pub async fn write(&self, bytes: Bytes) -> bool {
         self.pipe.write(bytes).await
     }
+
+    /// Writes all of `bytes` or nothing, without waiting; whether there was room, and anybody who reads.
+    #[must_use]
+    pub fn offer(&self, bytes: &[u8]) -> bool {
+        let fits = self.pipe.room().is_some_and(|room| bytes.len() <= room);
+        if fits {
+            self.pipe.put(bytes);
+        }
+        fits
+    }
+
+    /// Nothing more will be written, by whomever.
+    pub fn end(&self) {
+        self.pipe.end();
+    }
 }
 
 impl Drop for Sender {

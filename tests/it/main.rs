@@ -27,6 +27,7 @@ mod reload;
 mod restart;
 mod sealing;
 mod simulated;
+mod terminal;
 mod tidy;
 mod tokens;
 mod virtual_time;

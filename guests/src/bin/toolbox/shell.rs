@@ -86,11 +86,12 @@ impl Shell {
             let here = std::env::current_dir().map_or(String::new(), |here| here.display().to_string());
             write!(io.err, "{here} $ ")?;
             io.err.flush()?;
-            let Some(line) = terminal::read_line(io.input, io.err)? else {
+            let mut line = Vec::new();
+            if io.input.read_until(b'\n', &mut line)? == 0 {
                 writeln!(io.err)?;
                 return Ok(self.last);
-            };
-            match parse::list(&line) {
+            }
+            match parse::list(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
                 Ok(list) => match self.list(&list, io) {
                     Ok(Flow::Exit(code)) => return Ok(code),
                     Ok(_) => {}
