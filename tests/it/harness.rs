@@ -22,16 +22,28 @@ pub(crate) fn has(tool: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file()));
     if !found {
-        let text = format!("{tool} is not on this machine");
-        assert!(
-            std::env::var_os("CORACLE_REQUIRE_TOOLS").is_none(),
-            "{text}, and CORACLE_REQUIRE_TOOLS is set"
-        );
-        // Not `eprintln`, which the test runner keeps to itself when a test passes.
-        let loudly = format!("\n******** SKIPPED: {text} ********\n\n");
-        std::io::stderr().write_all(loudly.as_bytes()).unwrap();
+        skipped(&format!("{tool} is not on this machine"));
     }
     found
+}
+
+/// Whether Python has this module, as [`has`] tells of tools.
+pub(crate) fn has_python_module(module: &str) -> bool {
+    let status =
+        Command::new("python3").args(["-c", &format!("import {module}")]).stderr(Stdio::null()).status();
+    let found = status.is_ok_and(|status| status.success());
+    if !found {
+        skipped(&format!("Python's module {module} is not on this machine (pip install {module})"));
+    }
+    found
+}
+
+/// Says so loudly, or fails where all tools must be there.
+fn skipped(text: &str) {
+    assert!(std::env::var_os("CORACLE_REQUIRE_TOOLS").is_none(), "{text}, and CORACLE_REQUIRE_TOOLS is set");
+    // Not `eprintln`, which the test runner keeps to itself when a test passes.
+    let loudly = format!("\n******** SKIPPED: {text} ********\n\n");
+    std::io::stderr().write_all(loudly.as_bytes()).unwrap();
 }
 
 /// `coracle`, to be given arguments.

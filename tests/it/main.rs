@@ -21,6 +21,7 @@ mod kills;
 mod kubectl;
 mod lifecycle;
 mod pods;
+mod python_client;
 mod queue;
 mod registry;
 mod reload;
