@@ -15,10 +15,12 @@ pub mod deployment;
 pub mod disruption;
 mod driver;
 pub mod eligibility;
+pub mod endpoint_mirror;
 pub mod event_ttl;
 pub mod fault;
 pub mod garbage;
 pub mod job;
+pub mod load_balancer;
 pub mod namespace;
 pub mod owned;
 mod parking;
@@ -27,6 +29,7 @@ pub mod queue;
 pub mod replicas;
 mod revisions;
 pub mod root_ca;
+pub mod service;
 pub mod service_account;
 pub mod snapshot;
 pub mod stateful_set;
@@ -277,6 +280,9 @@ fn all(config: &Config) -> Vec<Box<dyn Controller>> {
         Box::new(disruption::Disruptions),
         Box::new(stateful_set::StatefulSets),
         Box::new(work_queue::WorkQueues),
+        Box::new(service::ServiceEndpoints::default()),
+        Box::new(endpoint_mirror::EndpointMirror),
+        Box::new(load_balancer::LoadBalancers),
     ]
 }
 

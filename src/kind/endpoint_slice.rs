@@ -39,6 +39,11 @@ pub static KIND: Kind = Kind {
     ..Kind::namespaced(&Rules, "endpointslice")
 };
 
+/// The label that says whose a slice is.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that says who makes a slice, so that others leave it alone.
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;

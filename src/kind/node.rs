@@ -11,6 +11,11 @@ use super::table::{self, Cell};
 use super::validation::{choice, each, label_value, qualified_name};
 use super::{Kind, Strategy, Subresource, network};
 
+/// The label that says what runs a node's pods.
+pub const RUNTIME: &str = "coracle.dev/runtime";
+/// The node runs code.
+pub const RUNTIME_WASM: &str = "wasm";
+
 pub static KIND: Kind = Kind {
     short_names: &["no"],
     subresources: &[Subresource::Status],

@@ -27,6 +27,7 @@ mod registry;
 mod reload;
 mod restart;
 mod sealing;
+mod services;
 mod simulated;
 mod terminal;
 mod tidy;
