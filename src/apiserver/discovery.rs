@@ -368,6 +368,11 @@ fn response_kind(kind: &Kind, subresource: Subresource) -> ResponseKind {
         Subresource::Exec => (kind.group, kind.version, "PodExecOptions"),
         Subresource::Attach => (kind.group, kind.version, "PodAttachOptions"),
         Subresource::PortForward => (kind.group, kind.version, "PodPortForwardOptions"),
+        Subresource::Proxy => match kind.kind {
+            "Node" => (kind.group, kind.version, "NodeProxyOptions"),
+            "Service" => (kind.group, kind.version, "ServiceProxyOptions"),
+            _ => (kind.group, kind.version, "PodProxyOptions"),
+        },
         Subresource::History => ("coracle.dev", "v1", "ObjectHistory"),
         Subresource::Trigger => ("coracle.dev", "v1", "Trigger"),
         Subresource::Scale => (scale::KIND.group, scale::KIND.version, scale::KIND.kind),

@@ -7,6 +7,7 @@
 mod answer;
 mod body;
 mod documents;
+mod proxy;
 mod serve;
 mod tls;
 mod upgrade;

@@ -130,6 +130,8 @@ fn resource(method: &str, group: &str, version: &str, rest: &[&str], watch: bool
         [plural] => (*plural, None, None),
         [plural, name] => (*plural, Some(*name), None),
         [plural, name, subresource] => (*plural, Some(*name), Some(*subresource)),
+        // What follows is for whoever is proxied to.
+        [plural, name, "proxy", ..] => (*plural, Some(*name), Some("proxy")),
         _ => return Err(Error::unknown_resource().into()),
     };
     let kind = kind::by_path(group, version, plural).ok_or_else(Error::unknown_resource)?;
@@ -183,6 +185,9 @@ fn verb(
     watch: bool,
 ) -> Result<Verb, Error> {
     let verb = match (method, named) {
+        // Authorized by what the method would be here; those that change nothing are reads.
+        ("HEAD" | "OPTIONS", true) if subresource == Some(Subresource::Proxy) => Verb::Get,
+        ("POST", true) if subresource == Some(Subresource::Proxy) => Verb::Create,
         ("GET", true) => Verb::Get,
         ("GET", false) if watch => Verb::Watch,
         ("GET", false) => Verb::List,
@@ -209,6 +214,7 @@ pub fn subresource_verbs(subresource: Subresource) -> &'static [&'static str] {
         }
         Subresource::Log | Subresource::History => &["get"],
         Subresource::Finalize => &["update"],
+        Subresource::Proxy => &["create", "delete", "get", "patch", "update"],
         Subresource::Queue | Subresource::Exec | Subresource::Attach | Subresource::PortForward => {
             &["create", "get"]
         }

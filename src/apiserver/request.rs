@@ -1,9 +1,13 @@
 //! The whole API as values: what the door takes and gives. No HTTP here.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use tokio::net::TcpStream;
 
 use super::authn::User;
 use super::stream::Streaming;
@@ -75,6 +79,8 @@ pub struct Options {
     pub orphan_dependents: Option<bool>,
     pub log: LogOptions,
     pub streams: StreamOptions,
+    /// What is asked of whoever is proxied to: empty, or with its first slash.
+    pub proxy_path: String,
 }
 
 /// Parameters of `pods/exec`, `pods/attach` and `pods/portforward` (BEHAVIOURS 8.7).
@@ -145,6 +151,8 @@ pub enum Response {
     Text(LogStream),
     /// Streams, to be opened once the connection is theirs.
     Stream(Streaming),
+    /// The request is for somebody else, who is to be asked in its place.
+    Proxy(Backend),
     /// JSON that is no object of a kind.
     Document(serde_json::Value),
     /// The versions of one object, at least one.
@@ -156,6 +164,14 @@ pub enum Response {
         warnings: Vec<String>,
         response: Box<Response>,
     },
+}
+
+/// Whom a request is carried on to.
+pub struct Backend {
+    pub is_https: bool,
+    pub address: SocketAddr,
+    /// Nothing has begun before it is awaited.
+    pub connection: BoxFuture<'static, io::Result<TcpStream>>,
 }
 
 /// A page of a list.

@@ -377,6 +377,7 @@ fn revision(answer: &Response) -> u64 {
         | Response::Text(_)
         | Response::Stream(_)
         | Response::Document(_)
+        | Response::Proxy(_)
         | Response::History(_) => 0,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::apiserver::request::{LogOptions, LogStream, StreamOptions};
 use crate::apiserver::stream::{Dial, Ended, Input, Opening, Session};
 use crate::apiserver::{ContainerUsage, Error, NodeAccess, PodUsage};
 use crate::clock::Clock;
+use crate::kind::address_plan::is_machines;
 use crate::kubelet::terminal::OnInterrupt;
 use crate::kubelet::{Logs, Meters, Refused, Running, Used, Wanted};
 use crate::runtime::log::LogQuery;
@@ -124,23 +126,34 @@ impl NodeAccess for Nodes {
             Error::bad_request(format!("unable to forward ports: pod {name} is not running"))
         })?;
         let clock = self.clock;
-        Ok(Arc::new(move |port| -> BoxFuture<'static, io::Result<TcpStream>> {
-            async move {
-                let connection = clock.timeout(CONNECT_MAX, TcpStream::connect((address, port))).await;
-                let connection = connection.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                let named = |error: io::Error| {
-                    let text = error.to_string();
-                    let why = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
-                    let text = format!("dial tcp {address}:{port}: connect: {why}");
-                    io::Error::new(error.kind(), text)
-                };
-                let connection = connection.map_err(named)?;
-                connection.set_nodelay(true)?;
-                Ok(connection)
-            }
-            .boxed()
-        }))
+        Ok(Arc::new(move |port| connect(clock, (address, port).into()).boxed()))
     }
+
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
+        // What listens on the machine's own addresses is not the cluster's to show.
+        let is_ours = match to.ip() {
+            IpAddr::V4(ip) => !is_machines(ip) && !ip.is_unspecified(),
+            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unspecified(),
+        };
+        if !is_ours {
+            let refused = io::Error::new(io::ErrorKind::PermissionDenied, "address not allowed");
+            return async { Err(refused) }.boxed();
+        }
+        connect(self.clock, to).boxed()
+    }
+}
+
+async fn connect(clock: Clock, to: SocketAddr) -> io::Result<TcpStream> {
+    let connection = clock.timeout(CONNECT_MAX, TcpStream::connect(to)).await;
+    let connection = connection.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let named = |error: io::Error| {
+        let text = error.to_string();
+        let why = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
+        io::Error::new(error.kind(), format!("dial tcp {to}: connect: {why}"))
+    };
+    let connection = connection.map_err(named)?;
+    connection.set_nodelay(true)?;
+    Ok(connection)
 }
 
 /// In the words by which kubectl's users know it.

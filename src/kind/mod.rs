@@ -116,8 +116,6 @@ pub enum Scope {
 }
 
 /// A path under an object that has a meaning of its own.
-///
-/// `proxy` belongs here too; it comes with the issue that serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subresource {
     Status,
@@ -147,6 +145,8 @@ pub enum Subresource {
     PortForward,
     /// `pods/ephemeralcontainers`: adds containers to a pod that runs.
     EphemeralContainers,
+    /// `pods/proxy`, `services/proxy`, `nodes/proxy`: requests of any kind, carried on.
+    Proxy,
 }
 
 impl Subresource {
@@ -168,6 +168,7 @@ impl Subresource {
             Self::Attach => "attach",
             Self::PortForward => "portforward",
             Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Proxy => "proxy",
         }
     }
 

@@ -18,7 +18,7 @@ pub const RUNTIME_WASM: &str = "wasm";
 
 pub static KIND: Kind = Kind {
     short_names: &["no"],
-    subresources: &[Subresource::Status],
+    subresources: &[Subresource::Status, Subresource::Proxy],
     columns: &[
         table::NAME,
         table::described("Status", "string", 0, "The status of the node"),

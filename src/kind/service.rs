@@ -21,7 +21,7 @@ use super::{Kind, Strategy, Subresource};
 pub static KIND: Kind = Kind {
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[Subresource::Status],
+    subresources: &[Subresource::Status, Subresource::Proxy],
     create_on_update: true,
     columns: &[
         table::NAME,

@@ -305,7 +305,7 @@ impl Drop for Attached {
 }
 
 /// Ends kubectl, which runs under `timeout`.
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     let pid = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
     child.wait().ok();

@@ -16,6 +16,7 @@ mod list;
 mod log;
 mod patch;
 mod pod_binding;
+mod proxy;
 mod queue;
 mod review;
 mod scale;
@@ -29,12 +30,16 @@ mod usage;
 mod tests;
 
 use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use tokio::net::TcpStream;
 
 use super::authn::User;
 use super::authz;
@@ -77,6 +82,11 @@ pub trait NodeAccess: Send + Sync {
     /// Connects to ports of the pod, which is checked to run.
     fn dial(&self, _pod: &Pod) -> Result<Dial, Error> {
         Err(Error::bad_request("portforward is not supported by this node"))
+    }
+
+    /// Connects to an address of the cluster, for requests that are carried on.
+    fn connect(&self, _to: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
+        Box::pin(async { Err(io::Error::other("this node makes no connections")) })
     }
 
     /// What these pods use, by their uids; nothing of those that do not run.
@@ -234,6 +244,7 @@ impl Api {
             (Some(Subresource::Exec), Verb::Get | Verb::Create) => api.exec(&target, &options),
             (Some(Subresource::Attach), Verb::Get | Verb::Create) => api.attach(&target, &options),
             (Some(Subresource::PortForward), Verb::Get | Verb::Create) => api.port_forward(&target, &options),
+            (Some(Subresource::Proxy), _) => api.proxy(&target, verb, &options),
             (Some(Subresource::History), Verb::Get) => api.history(&target, &options).await,
             (Some(_), _) => Err(Error::method_not_allowed(kind)),
         }

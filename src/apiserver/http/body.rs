@@ -1,7 +1,6 @@
 //! Bodies of answers: shared bytes in pieces, at once or as they come, gzipped if it is worth it.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io::{IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +10,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::stream::{self, Stream, StreamExt};
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::apiserver::metrics::Guard;
 
 /// Bytes from several places, written one after the other without being copied together.
 #[derive(Debug, Default)]
@@ -66,7 +69,15 @@ pub(super) enum Body {
     Whole(Option<Bytes>),
     /// With the exact number of bytes that are left, if it is known.
     Stream(PieceStream, Option<u64>),
+    /// As it comes from somebody else, and what counts it meanwhile.
+    Carried {
+        body: Incoming,
+        _held: (OwnedSemaphorePermit, Guard),
+    },
 }
+
+/// A body that is carried on may break off.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Body {
     pub(super) fn empty() -> Self {
@@ -87,6 +98,8 @@ impl Body {
         let content = match self {
             Self::Whole(bytes) => stream::iter(slices(bytes.unwrap_or_default())).boxed(),
             Self::Stream(stream, _) => stream,
+            // Whoever made it has compressed it if they wanted.
+            Self::Carried { .. } => return self,
         };
         // The fastest level: bodies cross a local network at most.
         let encoder = Some(GzEncoder::new(Vec::new(), Compression::fast()));
@@ -122,12 +135,12 @@ fn slices(mut bytes: Bytes) -> impl Iterator<Item = Pieces> {
 
 impl http_body::Body for Body {
     type Data = Pieces;
-    type Error = Infallible;
+    type Error = Failure;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Pieces>, Failure>>> {
         match &mut *self {
             Self::Whole(bytes) => {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(Pieces::from_iter([bytes])))))
@@ -139,11 +152,19 @@ impl http_body::Body for Body {
                 }
                 Some(Ok(Frame::data(pieces)))
             }),
+            Self::Carried { body, .. } => Pin::new(body).poll_frame(context).map(|frame| {
+                let frame = frame?.map(|frame| frame.map_data(|data| Pieces::from_iter([data])));
+                Some(frame.map_err(Failure::from))
+            }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Stream(..) => false,
+            Self::Carried { body, .. } => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -154,6 +175,7 @@ impl http_body::Body for Body {
             }
             Self::Stream(_, Some(left)) => SizeHint::with_exact(*left),
             Self::Stream(_, None) => SizeHint::default(),
+            Self::Carried { body, .. } => body.size_hint(),
         }
     }
 }

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
 use super::answer::{Answer, events, gzipped, headed, log_pieces, set, text, text_of, told, warning_header};
-use super::body::{Body, Pieces};
+use super::body::{Body, Failure, Pieces};
 use super::documents::Documents;
+use super::proxy::{self, Place};
 use super::upgrade;
 use crate::apiserver::authn::{self, Identity, User};
 use crate::apiserver::authz;
@@ -30,7 +31,7 @@ use crate::apiserver::path::{self, Query, Refusal, Route, Target};
 use crate::apiserver::protobuf;
 use crate::apiserver::render::{self, View};
 use crate::apiserver::request::List;
-use crate::apiserver::{Api, Error, Request, Response, Verb, table, token};
+use crate::apiserver::{Api, Error, Options, Request, Response, Verb, table, token};
 use crate::clock::Clock;
 use crate::kind::Subresource;
 
@@ -90,7 +91,8 @@ impl Context {
 /// Answers `request`, whatever happens.
 pub(super) async fn serve<B>(context: Arc<Context>, identity: &Identity, request: http::Request<B>) -> Answer
 where
-    B: http_body::Body<Data = Bytes> + Send + Unpin,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Failure>,
 {
     let started = context.clock.monotonic();
     let (parts, body) = request.into_parts();
@@ -140,7 +142,7 @@ fn labels(route: &Result<Route, Refusal>, method: &Method) -> Labels {
         labels.version = target.kind.version;
         labels.resource = target.kind.plural;
         labels.subresource = target.subresource.map_or("", Subresource::name);
-        if target.subresource.is_some_and(Subresource::is_stream) {
+        if target.subresource.is_some_and(|one| one.is_stream() || one == Subresource::Proxy) {
             labels.verb = "CONNECT";
         }
     }
@@ -159,7 +161,8 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn answer<B>(&self, route: Result<Route, Refusal>, body: B) -> Answer
     where
-        B: http_body::Body<Data = Bytes> + Send + Unpin,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Failure>,
     {
         self.try_answer(route, body).await.unwrap_or_else(|refusal| match refusal {
             Refusal::NoPage => text(404, "404 page not found\n"),
@@ -169,7 +172,8 @@ impl Exchange<'_> {
 
     async fn try_answer<B>(&self, route: Result<Route, Refusal>, body: B) -> Result<Answer, Refusal>
     where
-        B: http_body::Body<Data = Bytes> + Send + Unpin,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Failure>,
     {
         let bearer = |token: &str| self.context.api.bearer(token);
         let user = authn::authenticate(self.identity, self.header(header::AUTHORIZATION), bearer)
@@ -200,11 +204,14 @@ impl Exchange<'_> {
 
     async fn resource<B>(&self, user: User, target: Target, body: B) -> Result<Answer, Error>
     where
-        B: http_body::Body<Data = Bytes> + Send + Unpin,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Failure>,
     {
         let Target { verb, kind, subresource, namespace, name } = target;
         let is_log = subresource == Some(Subresource::Log);
-        let is_stream = subresource.is_some_and(Subresource::is_stream);
+        let is_proxy = subresource == Some(Subresource::Proxy);
+        // The kubelet's own answers may be in other forms.
+        let is_stream = subresource.is_some_and(Subresource::is_stream) || (is_proxy && kind.is_namespaced());
         let mut accepted = if is_log || is_stream {
             Accepted::DEFAULT
         } else {
@@ -228,6 +235,9 @@ impl Exchange<'_> {
             accepted.form = Form::AsIs;
         }
         let view = View { form: accepted.form, include, clock: self.context.clock };
+        if is_proxy {
+            return self.proxy(Target { verb, kind, subresource, namespace, name }, user, body, &view).await;
+        }
         let options = path::options(self.query)?;
         let endless = verb == Verb::Watch || (is_log && options.log.follow);
         let request = async {
@@ -244,6 +254,34 @@ impl Exchange<'_> {
         };
         debug!(verb = verb.name(), "handled");
         self.respond(response, verb, kind, accepted, &view)
+    }
+
+    /// A request that somebody else answers; its query and its body are theirs to read.
+    async fn proxy<B>(&self, target: Target, user: User, body: B, view: &View) -> Result<Answer, Error>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Failure>,
+    {
+        let Target { verb, kind, subresource, namespace, name } = target;
+        let place = Place::of(self.parts.uri.path(), kind.is_namespaced());
+        let options = Options { proxy_path: place.rest.to_owned(), ..Options::default() };
+        let asked = Request {
+            user,
+            verb,
+            kind,
+            subresource,
+            namespace,
+            name,
+            options,
+            body: crate::apiserver::Body::Empty,
+        };
+        match self.context.api.handle(asked).await? {
+            Response::Proxy(backend) => {
+                let guard = self.context.metrics.stream(self.labels);
+                proxy::forward(self.context, self.parts, body, place, backend, guard).await
+            }
+            other => self.respond(other, verb, kind, Accepted::DEFAULT, view),
+        }
     }
 
     fn respond(
@@ -285,6 +323,7 @@ impl Exchange<'_> {
                 let guard = self.context.metrics.stream(self.labels);
                 upgrade::answer(self.context, self.parts, streaming, guard)
             }
+            Response::Proxy(_) => Err(Error::internal("a request to be carried on has no answer here")),
             Response::Document(document) => self.json(200, document.to_string().into(), accepted),
             Response::History(history) => self.pieces(history::pieces(kind, history), accepted),
             Response::Accepted(response) => {

@@ -21,6 +21,7 @@ use crate::apiserver::{Body, Error, NodeAccess, Options, Parts, Request, Verb};
 use crate::random::Random;
 use crate::store::Store;
 
+mod proxy;
 mod streams;
 
 struct NoNodes;

@@ -78,11 +78,13 @@ pub(super) fn build(kinds: &[&'static Kind], names: &[String], group: &str, vers
                 | Subresource::Queue
                 | Subresource::Exec
                 | Subresource::Attach
-                | Subresource::PortForward => name,
+                | Subresource::PortForward
+                | Subresource::Proxy => name,
             };
-            let is_text = subresource == Subresource::Log || subresource.is_stream();
+            let is_carried = subresource.is_stream() || subresource == Subresource::Proxy;
+            let is_text = subresource == Subresource::Log || is_carried;
             let gives = if is_text { "" } else { body };
-            let body = if subresource.is_stream() { "" } else { body };
+            let body = if is_carried { "" } else { body };
             let of = |method, verb, takes| Operation {
                 subresource: Some(subresource),
                 ..operation(method, if verb == "create" { "post" } else { method }, verb, takes, gives)

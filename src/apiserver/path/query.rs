@@ -67,6 +67,7 @@ fn bad(name: &str, value: &str, why: &str) -> Error {
 /// The options of a request. What the verbs can judge themselves is left to them.
 pub fn options(query: &Query) -> Result<Options, Error> {
     Ok(Options {
+        proxy_path: String::new(),
         resource_version: query.text("resourceVersion"),
         resource_version_match: query.text("resourceVersionMatch"),
         label_selector: query.text("labelSelector"),

@@ -45,6 +45,7 @@ pub static KIND: Kind = Kind {
         Subresource::Attach,
         Subresource::PortForward,
         Subresource::EphemeralContainers,
+        Subresource::Proxy,
     ],
     columns: table::COLUMNS,
     ..Kind::namespaced(&Rules, "pod")
