@@ -31,10 +31,12 @@ use crate::runtime::wasm::{self, WasmRuntime};
 use crate::scheduler::{self, Scheduler};
 use crate::store::{self, OpenError, Store};
 
+mod dns;
 mod node_access;
 mod terminal;
 mod threads;
 
+use dns::Dns;
 use node_access::Nodes;
 use threads::GuestThreads;
 
@@ -131,6 +133,7 @@ pub struct Cluster {
     kubelets: Kubelets,
     guests: GuestThreads,
     claim: Claim,
+    dns: Option<Dns>,
 }
 
 impl Cluster {
@@ -183,11 +186,15 @@ impl Cluster {
         };
         let api_address = server.as_ref().map_or(NOWHERE, Server::address);
 
+        let networks = Networks::new(claim.plan(), clock, &random);
+        let dns = if is_reached { Some(Dns::start(&networks, clock).await) } else { None };
+
         let manager = Client::new(api.clone(), User::component("kube-controller-manager"));
         let settings = controller::Config {
             ca_pem: pki.ca_pem().to_owned(),
             api_address,
             plan: claim.plan(),
+            dns: dns.as_ref().map(Dns::told),
             tokens: pki.tokens(),
             time_zone: time_zone(clock),
             fault: None,
@@ -195,6 +202,9 @@ impl Cluster {
         let admin = Client::new(api.clone(), User::admin());
         controller::bootstrap(&admin, &settings).await.map_err(StartError::Bootstrap)?;
         let recorder = Recorder::start(manager.clone(), clock, "controller-manager", None);
+        if let Some(dns) = &dns {
+            dns.tell(&admin, &recorder).await;
+        }
         let controllers = Some(Controllers::start(manager, recorder, clock, &settings));
 
         let scheduling = Client::new(api.clone(), User::component("kube-scheduler"));
@@ -208,14 +218,14 @@ impl Cluster {
                 Box::new(move |node| Client::new(api.clone(), User::node(node)))
             },
             clock,
-            networks: Networks::new(claim.plan(), &random),
+            networks,
             random,
             nodes,
             logs,
             running,
             meters,
         });
-        Ok(Self { clock, store, api, pki, server, controllers, scheduler, kubelets, guests, claim })
+        Ok(Self { clock, store, api, pki, server, controllers, scheduler, kubelets, guests, claim, dns })
     }
 
     /// Returns once every node is Ready.
@@ -261,6 +271,7 @@ impl Cluster {
             ca_pem: self.pki.ca_pem().to_owned(),
             api_address: self.server.as_ref().map_or(NOWHERE, Server::address),
             plan: self.claim.plan(),
+            dns: self.dns.as_ref().map(Dns::told),
             tokens: self.pki.tokens(),
             time_zone: time_zone(self.clock),
             fault,
@@ -280,6 +291,9 @@ impl Cluster {
             controllers.shutdown().await;
         }
         self.kubelets.shutdown().await;
+        if let Some(dns) = self.dns {
+            dns.shutdown().await;
+        }
         self.store.close();
         drop(self.guests);
         drop(self.claim);

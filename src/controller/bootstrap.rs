@@ -1,5 +1,6 @@
-//! What every cluster has: system namespaces and priority classes, and the Service by which pods
-//! find the API (BEHAVIOURS 11.1, 16.1). Made at start where missing, made again when deleted.
+//! What every cluster has: system namespaces and priority classes, and the Services by which pods
+//! find the API and whoever knows names (BEHAVIOURS 11.1, 16.1). Made at start where missing, made again
+//! when deleted.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::service_account::is_active;
-use super::{Action, Change, Config, Controller, Decision, Key, KindRef, Moment, Snapshot};
+use super::{Action, Change, Config, Controller, Decision, Dns, Key, KindRef, Moment, Snapshot};
 use crate::client::{Client, Result};
 use crate::kind::address_plan::AddressPlan;
 use crate::kind::{Object, Typed};
@@ -66,7 +67,15 @@ impl Wanted {
 /// Makes what a cluster needs before anything else can start; writes nothing that is there already.
 pub async fn bootstrap(client: &Client, config: &Config) -> Result<()> {
     try_join_all(namespaces().iter().map(|wanted| ensure(client, wanted))).await?;
-    try_join_all(others(config).iter().map(|wanted| ensure(client, wanted))).await?;
+    let made = others(config).into_iter().map(async |wanted| match ensure(client, &wanted).await {
+        // A cluster that is older than its name server may have given its address away.
+        Err(error) if wanted.key.namespace == "kube-system" => {
+            tracing::warn!(name = wanted.key.name, %error, "the name server's service cannot be made");
+            Ok(())
+        }
+        made => made,
+    });
+    try_join_all(made).await?;
     Ok(())
 }
 
@@ -111,6 +120,9 @@ fn others(config: &Config) -> Vec<Wanted> {
         Wanted::of(endpoints(api)),
         Wanted::of(slice(api)),
     ]);
+    wanted.extend(config.dns.iter().flat_map(|dns| {
+        [Wanted::of(dns_service(*dns)), Wanted::of(dns_endpoints(*dns)), Wanted::of(dns_slice(*dns))]
+    }));
     wanted
 }
 
@@ -120,9 +132,11 @@ fn named(namespace: &str, name: &str) -> ObjectMeta {
 }
 
 fn labelled(labels: &[(&str, &str)]) -> ObjectMeta {
-    let labels: BTreeMap<String, String> =
-        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    ObjectMeta { labels: Some(labels), ..named("default", "kubernetes") }
+    ObjectMeta { labels: Some(owned(labels)), ..named("default", "kubernetes") }
+}
+
+fn owned(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
+    labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 fn service(api: SocketAddr, plan: AddressPlan) -> Service {
@@ -182,6 +196,78 @@ fn slice(api: SocketAddr) -> EndpointSlice {
             protocol: Some("TCP".into()),
             ..discovery::EndpointPort::default()
         }]),
+    }
+}
+
+/// The names and protocols of the ports of `kube-dns`, as everybody's.
+const DNS_PORTS: [(&str, &str); 2] = [("dns", "UDP"), ("dns-tcp", "TCP")];
+
+fn dns_meta(labels: &[(&str, &str)]) -> ObjectMeta {
+    ObjectMeta { labels: Some(owned(labels)), ..named("kube-system", "kube-dns") }
+}
+
+/// The service's address is that of its only endpoint: whoever asks it asks the server.
+fn dns_service(dns: Dns) -> Service {
+    let ip = dns.address.to_string();
+    let port = |(name, protocol): (&str, &str)| ServicePort {
+        name: Some(name.into()),
+        port: dns.port.into(),
+        protocol: Some(protocol.into()),
+        target_port: Some(IntOrString::Int(dns.port.into())),
+        ..ServicePort::default()
+    };
+    Service {
+        metadata: dns_meta(&[("k8s-app", "kube-dns"), ("kubernetes.io/name", "CoreDNS")]),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some(ip.clone()),
+            cluster_ips: Some(vec![ip]),
+            ip_families: Some(vec!["IPv4".into()]),
+            ip_family_policy: Some("SingleStack".into()),
+            internal_traffic_policy: Some("Cluster".into()),
+            session_affinity: Some("None".into()),
+            type_: Some("ClusterIP".into()),
+            ports: Some(DNS_PORTS.into_iter().map(port).collect()),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}
+
+fn dns_endpoints(dns: Dns) -> Endpoints {
+    let port = |(name, protocol): (&str, &str)| EndpointPort {
+        name: Some(name.into()),
+        port: dns.port.into(),
+        protocol: Some(protocol.into()),
+        ..EndpointPort::default()
+    };
+    let subset = EndpointSubset {
+        addresses: Some(vec![EndpointAddress { ip: dns.address.to_string(), ..EndpointAddress::default() }]),
+        ports: Some(DNS_PORTS.into_iter().map(port).collect()),
+        ..EndpointSubset::default()
+    };
+    Endpoints {
+        metadata: dns_meta(&[("endpointslice.kubernetes.io/skip-mirror", "true")]),
+        subsets: dns.is_served.then(|| vec![subset]),
+    }
+}
+
+fn dns_slice(dns: Dns) -> EndpointSlice {
+    let port = |(name, protocol): (&str, &str)| discovery::EndpointPort {
+        name: Some(name.into()),
+        port: Some(dns.port.into()),
+        protocol: Some(protocol.into()),
+        ..discovery::EndpointPort::default()
+    };
+    let endpoint = discovery::Endpoint {
+        addresses: vec![dns.address.to_string()],
+        conditions: Some(EndpointConditions { ready: Some(true), ..EndpointConditions::default() }),
+        ..discovery::Endpoint::default()
+    };
+    EndpointSlice {
+        metadata: dns_meta(&[("kubernetes.io/service-name", "kube-dns")]),
+        address_type: "IPv4".into(),
+        endpoints: if dns.is_served { vec![endpoint] } else { Vec::new() },
+        ports: Some(DNS_PORTS.into_iter().map(port).collect()),
     }
 }
 

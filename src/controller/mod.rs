@@ -37,7 +37,7 @@ pub mod template_hash;
 pub mod token_secret;
 pub mod work_queue;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,12 +66,23 @@ pub struct Config {
     pub api_address: SocketAddr,
     /// Where the addresses of the cluster's own services are from.
     pub plan: AddressPlan,
+    /// Where names are answered for everybody on the machine; `None` if nobody was to.
+    pub dns: Option<Dns>,
     /// Signs the tokens that lie in Secrets.
     pub tokens: Arc<SigningKey>,
     /// Where schedules are that name no time zone.
     pub time_zone: jiff::tz::TimeZone,
     /// Where the controllers are to die, in tests of that.
     pub fault: Option<fault::Fault>,
+}
+
+/// The cluster's name server, which the service `kube-dns` tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dns {
+    pub address: Ipv4Addr,
+    pub port: u16,
+    /// It could listen there.
+    pub is_served: bool,
 }
 
 /// A change of one object, as the watches tell it.

@@ -187,6 +187,7 @@ async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<
     };
     ready.send_replace(Some(Ok(())));
     let services = shared.services.clone();
+    let networks = shared.networks.clone();
     let dispatch = Dispatch::new(contexts, shared.clone());
     let act = async {
         tokio::select! {
@@ -200,7 +201,10 @@ async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<
         biased;
         () = act => {}
         // Ends only when the API has shut down, which `act` notices too.
-        () = async { services.follow(&client).await; std::future::pending().await } => {}
+        () = async {
+            tokio::join!(services.follow(&client), networks.follow(&client));
+            std::future::pending().await
+        } => {}
     }
 }
 

@@ -2,6 +2,7 @@
 //! told.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -20,6 +21,7 @@ use super::volume::Volumes;
 use super::{annotations, env, pull, sources};
 use crate::client;
 use crate::kind::pod::as_container;
+use crate::network::PodNetwork;
 use crate::runtime::budget::{Budget, Limits};
 use crate::runtime::log::Log;
 use crate::runtime::network::Network;
@@ -111,6 +113,12 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         mounts.push(mount.clone());
     }
 
+    let network = (!pod_ip.is_unspecified())
+        .then(|| Arc::new(node.shared.networks.of_pod(&pod, pod_ip, node.config.ip)));
+    if let Some(network) = network.as_ref().filter(|_| node.config.images.run_code()) {
+        mounts.extend(name_files(network, &mounts));
+    }
+
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let annotations = pod.metadata.annotations.clone().unwrap_or_default();
@@ -143,8 +151,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         node: node.clone(),
         label: format!("{namespace}/{name}/{}", container.name),
         pod_ip,
-        network: (!pod_ip.is_unspecified())
-            .then(|| Arc::new(node.shared.networks.of_pod(&pod, pod_ip, node.config.ip)) as Arc<dyn Network>),
+        network: network.map(|network| network as Arc<dyn Network>),
         image: got.image,
         program: args.first().cloned().unwrap_or_default(),
         env: env::with_hostname(env, &pod),
@@ -204,6 +211,20 @@ fn message_file(container: &ContainerSpec, mounts: &[fs::Mount]) -> Option<(fs::
     let volume = fs::Volume::empty_dir(MESSAGE_DIR_BYTES_MAX);
     let mount = fs::Mount { path: dir.to_owned(), volume: volume.clone(), sub_path: None, read_only: false };
     Some((mount, MessageFile { volume, name: name.to_owned() }))
+}
+
+/// The files by which programs find out how names are looked up, unless the pod's own volumes lie there.
+fn name_files(network: &PodNetwork, mounts: &[fs::Mount]) -> Option<fs::Mount> {
+    if mounts.iter().any(|mount| matches!(&*mount.path, "" | "/" | "/etc")) {
+        return None;
+    }
+    let file = |text: String| fs::File::new(text.into(), 0o644);
+    let files = BTreeMap::from([
+        ("hosts".to_owned(), file(network.hosts().render(network.address()))),
+        ("resolv.conf".to_owned(), file(network.resolver().render())),
+    ]);
+    let volume = fs::Volume::projected(files);
+    Some(fs::Mount { path: "/etc".to_owned(), volume, sub_path: None, read_only: true })
 }
 
 /// How a run ended, in the status' words (BEHAVIOURS 9.6, 9.13).

@@ -76,7 +76,7 @@ async fn kubelets(api: &Api, clock: Clock, random: &Random, nodes: u32) -> Kubel
             Box::new(move |node| Client::new(api.clone(), User::node(node)))
         },
         clock,
-        networks: Networks::new(AddressPlan::default(), random),
+        networks: Networks::new(AddressPlan::default(), clock, random),
         random: random.clone(),
         nodes: (0..nodes).map(config).collect(),
         logs: Logs::default(),

@@ -2,7 +2,7 @@
 //!
 //! The host makes every connection that a guest asks for, so nothing has to be installed between them:
 //! [`PodNetwork`] says where each goes. [`pod_addresses`] hands out the pods' addresses; [`claim`] finds
-//! the part of loopback that is this cluster's.
+//! the part of loopback that is this cluster's; [`dns`] knows what names stand for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -10,11 +10,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::client::Client;
+use crate::clock::Clock;
 use crate::kind::address_plan::{AddressPlan, is_machines};
 use crate::random::Random;
 use crate::runtime::network::{LookupError, Network, Protocol, Refusal};
 
+use dns::Names;
+use dns::names::{Hosts, Settings};
+
 pub mod claim;
+pub mod dns;
 pub(crate) mod pod_addresses;
 
 pub(crate) use pod_addresses::{PodAddress, PodAddresses};
@@ -29,13 +35,26 @@ pub struct Networks(Arc<Shared>);
 struct Shared {
     plan: AddressPlan,
     addresses: PodAddresses,
+    names: Arc<Names>,
 }
 
 impl Networks {
     #[must_use]
-    pub fn new(plan: AddressPlan, random: &Random) -> Self {
+    pub fn new(plan: AddressPlan, clock: Clock, random: &Random) -> Self {
         let addresses = PodAddresses::beginning_anywhere(random);
-        Self(Arc::new(Shared { plan, addresses }))
+        let names = Arc::new(Names::new(plan.dns(), clock, random.clone()));
+        Self(Arc::new(Shared { plan, addresses, names }))
+    }
+
+    /// Follows the API, so that names are known, until it shuts down.
+    pub(crate) async fn follow(&self, client: &Client) {
+        self.0.names.follow(client).await;
+    }
+
+    /// The cluster's names.
+    #[must_use]
+    pub fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.0.names)
     }
 
     #[must_use]
@@ -56,14 +75,24 @@ impl Networks {
 
 /// What one pod's connections reach.
 pub(crate) struct PodNetwork {
-    #[expect(dead_code, reason = "for services, names and policies")]
     shared: Arc<Shared>,
-    #[expect(dead_code, reason = "for services, names and policies")]
     pod: Arc<Pod>,
     address: Ipv4Addr,
     /// Its node's.
     #[expect(dead_code, reason = "for services, names and policies")]
     host: Ipv4Addr,
+}
+
+impl PodNetwork {
+    /// What the pod's resolver is told: resolv.conf(5).
+    pub(crate) fn resolver(&self) -> Settings {
+        self.shared.names.settings(&self.pod)
+    }
+
+    /// The names it knows by itself: hosts(5).
+    pub(crate) fn hosts(&self) -> Hosts {
+        Hosts::of_pod(&self.pod)
+    }
 }
 
 #[async_trait]
@@ -84,7 +113,15 @@ impl Network for PodNetwork {
         true
     }
 
-    async fn lookup(&self, _name: &str) -> Result<Vec<IpAddr>, LookupError> {
-        Err(LookupError::Permanent)
+    async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
+        let (settings, hosts) = (self.resolver(), self.hosts());
+        let found = self.shared.names.lookup(&settings, &hosts, self.address, name).await;
+        found.map_err(|error| match error {
+            dns::LookupError::NoSuchName => LookupError::Unknown,
+            dns::LookupError::NobodyAnswers(why) => {
+                tracing::debug!(name, %why, "a name could not be looked up");
+                LookupError::Temporary
+            }
+        })
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn a_pod_reaches_itself_and_nothing_of_the_machine() {
-    let networks = Networks::new(AddressPlan::default(), &Random::from_seed(1));
+    let networks = Networks::new(AddressPlan::default(), Clock::real(), &Random::from_seed(1));
     let own = Ipv4Addr::new(127, 128, 0, 7);
     let network = networks.of_pod(&Arc::default(), own, networks.plan().node(0));
     for (asked, reached) in [

@@ -60,6 +60,7 @@ pub(crate) mod fixture {
 
     /// A pod of this address. Everybody is where they say they are, but for a service that has an endpoint,
     /// 127.96.0.2, and one that has none, 127.96.0.3; 127.0.0.1 is the pod, the machine's others are denied.
+    /// The only names are `web`, which it takes a moment to find, and `late`, about which nobody can say.
     pub(crate) struct Fixed(pub(crate) Ipv4Addr);
 
     #[async_trait]
@@ -82,8 +83,15 @@ pub(crate) mod fixture {
             true
         }
 
-        async fn lookup(&self, _: &str) -> Result<Vec<IpAddr>, LookupError> {
-            Err(LookupError::Unknown)
+        async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
+            match name {
+                "web" => {
+                    tokio::task::yield_now().await;
+                    Ok([[127, 96, 0, 2], [127, 96, 0, 4]].map(IpAddr::from).to_vec())
+                }
+                "late" => Err(LookupError::Temporary),
+                _ => Err(LookupError::Unknown),
+            }
         }
     }
 }

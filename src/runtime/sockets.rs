@@ -8,6 +8,7 @@
 //! - Whom a connection or a datagram reaches is for the pod's [`Network`] to say, which knows services and
 //!   what is not the guest's to reach.
 //! - Connections to addresses of the cluster leave from the pod's address.
+//! - So are the addresses of names ([`lookup`]).
 //! - There is no IPv6: `not-supported`, on which programs fall back to IPv4. (A socket of IPv4 in its
 //!   place does not do: libc ends the program when such a socket tells its address.)
 
@@ -31,6 +32,8 @@ use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView, WasiSocketsView 
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
 
 use super::network::{Network, Protocol, Refusal};
+
+mod lookup;
 
 #[cfg(test)]
 mod tests;
@@ -199,6 +202,7 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
             })
         },
     )?;
+    lookup::shadow(linker, &name("ip-name-lookup"))?;
     linker.allow_shadowing(false);
     Ok(())
 }

@@ -65,6 +65,7 @@ impl Plane {
             ca_pem: "the authority".into(),
             api_address,
             plan: AddressPlan::default(),
+            dns: None,
             tokens,
             time_zone,
             fault: None,

@@ -66,6 +66,7 @@ impl Plane {
             ca_pem: "the authority".into(),
             api_address: SocketAddr::from(([127, 0, 0, 1], 6443)),
             plan: AddressPlan::default(),
+            dns: None,
             tokens,
             time_zone: TimeZone::UTC,
             fault: None,

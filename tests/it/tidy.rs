@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("wasmtime", &["src/runtime/"]),
     ("hyper", &["src/apiserver/http", "src/kubelet/handler"]),
+    ("hickory_proto", &["src/network/dns/"]),
     ("tokio_tungstenite", &["src/apiserver/http"]),
     ("reqwest", &["src/kubelet/image/registry/"]),
     ("oci_client", &["src/kubelet/image/registry/push.rs"]),

@@ -2,7 +2,8 @@
 //!
 //! `connect`: tries everything that nobody granted. `connect WHAT ADDRESS…` does one thing after the other:
 //! `bind ADDRESS`, `dial ADDRESS` (sends a line, prints the answer's first), `udp-bind ADDRESS`,
-//! `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to itself).
+//! `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to itself), `lookup NAME` (its addresses). An address
+//! may have a name for its host.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
@@ -24,6 +25,7 @@ fn main() {
             "dial" => dial(address),
             "tcp-echo" => tcp_echo(address),
             "udp-echo" => udp_echo(address),
+            "lookup" => lookup(address),
             other => panic!("{other}?"),
         };
         match done {
@@ -32,6 +34,7 @@ fn main() {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 println!("{what} {address}: refused");
             }
+            Err(error) if what == "lookup" => println!("{what} {address}: {}", unresolved(&error)),
             Err(error) => println!("{what} {address}: {error}"),
         }
     }
@@ -47,6 +50,17 @@ fn dial(address: &str) -> std::io::Result<String> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     Ok(line.trim_end().to_owned())
+}
+
+fn lookup(name: &str) -> std::io::Result<String> {
+    let found: Vec<String> = (name, 0).to_socket_addrs()?.map(|address| address.ip().to_string()).collect();
+    Ok(found.join(" "))
+}
+
+/// Why a name has no address: libc's words are all that is left of the reason.
+fn unresolved(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    if text.contains("Try again") { "later".to_owned() } else { "unknown".to_owned() }
 }
 
 /// Listens on `address` and dials 127.0.0.1, as the containers of a pod reach each other.

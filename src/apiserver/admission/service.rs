@@ -15,6 +15,9 @@ use crate::kind::service::{carry_over, is_headless, needs_cluster_ip, needs_node
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 const NODE_PORTS: std::ops::RangeInclusive<i32> = 30_000..=32_767;
 
+/// The place of the name server's address in the range.
+const DNS_SERVER: u32 = 10;
+
 pub(super) fn create(admission: &Admission<'_>, service: &mut Service) -> Result<(), Error> {
     assign(admission, service, None)
 }
@@ -77,9 +80,12 @@ fn assign_address(
     let size = 1_u32 << (32 - range.1);
     let given = address(spec).to_owned();
     if given.is_empty() {
-        // Neither the network's own address, nor the API server's, nor the broadcast address.
-        let free =
-            (2..size - 1).map(|at| Ipv4Addr::from(first + at)).find(|one| !taken.addresses.contains(one));
+        // Neither the network's own address, nor the API server's, nor the name server's, which may come
+        // later, nor the broadcast address.
+        let free = (2..size - 1)
+            .filter(|at| *at != DNS_SERVER)
+            .map(|at| Ipv4Addr::from(first + at))
+            .find(|one| !taken.addresses.contains(one));
         match free {
             Some(free) => spec.cluster_ip = Some(free.to_string()),
             None => {

@@ -263,7 +263,11 @@ impl Harness {
             clock: Clock::starting_at(Timestamp::UNIX_EPOCH),
             sources: Sources::new(None, CancellationToken::new()),
             services: Services::new(),
-            networks: Networks::new(AddressPlan::default(), &Random::from_seed(1)),
+            networks: Networks::new(
+                AddressPlan::default(),
+                Clock::starting_at(Timestamp::UNIX_EPOCH),
+                &Random::from_seed(1),
+            ),
             logs: Logs::default(),
             running: Running::default(),
             meters: crate::kubelet::Meters::default(),

@@ -251,6 +251,10 @@ fn a_guest_has_the_sockets_of_its_address() {
         ("dial", "127.0.0.2:7006", "denied".to_owned()),
         ("tcp-echo", "0.0.0.0:7007", "ping from 127.255.0.7".to_owned()),
         ("udp-echo", "0.0.0.0:7008", "ping from 127.255.0.7".to_owned()),
+        ("lookup", "web", "127.96.0.2 127.96.0.4".to_owned()),
+        ("lookup", "127.128.0.9", "127.128.0.9".to_owned()),
+        ("lookup", "none", "unknown".to_owned()),
+        ("lookup", "late", "later".to_owned()),
     ];
     let flat: Vec<&str> = args.iter().flat_map(|(what, address, _)| [*what, *address]).collect();
     let (exit, text) = run_with("connect", &flat, |spec| spec.network = Some(Arc::new(Fixed(own))));

@@ -1,0 +1,230 @@
+//! Names: what those of services and pods stand for (BEHAVIOURS 16.5).
+//!
+//! [`zone`] knows, [`names`] says what a pod means by a name; guests look up in process, without a packet,
+//! and everybody else asks the [`server`], which speaks [`wire`]. Names that are not the cluster's are
+//! the [`upstream`] servers' to know.
+
+pub mod names;
+pub mod server;
+pub mod upstream;
+pub mod wire;
+pub mod zone;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::RwLock;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::watch;
+
+use crate::client::{Client, Event, Select};
+use crate::clock::Clock;
+use crate::random::Random;
+use names::{Hosts, Settings};
+use upstream::Upstream;
+use wire::{Question, Transport};
+use zone::{Data, Type, Zone};
+
+/// Where the machine says how names are looked up.
+const MACHINE_SETTINGS: &str = "/etc/resolv.conf";
+/// The longest that a lookup waits for the cluster's services to be known at all.
+const SYNC_MAX: Duration = Duration::from_secs(10);
+
+/// Why a name is not found.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    #[error("there is no such name")]
+    NoSuchName,
+    /// It may be found later.
+    #[error("nobody could be asked: {0}")]
+    NobodyAnswers(#[source] io::Error),
+}
+
+/// The names of one cluster.
+pub struct Names {
+    zone: RwLock<Zone>,
+    /// Services and slices have each been listed.
+    synced: watch::Sender<(bool, bool)>,
+    /// Where the cluster's server is said to be.
+    server: Ipv4Addr,
+    machine: Settings,
+    upstream: Upstream,
+    clock: Clock,
+}
+
+impl Names {
+    /// `server` is the address by which pods know the cluster's names.
+    #[must_use]
+    pub fn new(server: Ipv4Addr, clock: Clock, random: Random) -> Self {
+        // In virtual time the machine must not make a difference.
+        let text = if clock.is_virtual() { None } else { std::fs::read_to_string(MACHINE_SETTINGS).ok() };
+        let mut machine = Settings::parse(&text.unwrap_or_default());
+        // Nobody is to ask us what we ask them.
+        machine.nameservers.retain(|one| *one != IpAddr::V4(server));
+        Self {
+            zone: RwLock::default(),
+            synced: watch::Sender::default(),
+            server,
+            machine,
+            upstream: Upstream::new(clock, random),
+            clock,
+        }
+    }
+
+    /// How `pod` looks names up.
+    #[must_use]
+    pub fn settings(&self, pod: &k8s_openapi::api::core::v1::Pod) -> Settings {
+        Settings::of_pod(pod, self.server, &self.machine)
+    }
+
+    /// Follows the API until it shuts down.
+    pub async fn follow(&self, client: &Client) {
+        tokio::join!(self.follow_services(client), self.follow_slices(client));
+    }
+
+    async fn follow_services(&self, client: &Client) {
+        let mut watcher = client.watch::<Service>(Select::default());
+        while let Some(events) = watcher.next_batch().await {
+            let mut zone = self.zone.write().expect("no holder panics");
+            for event in events {
+                match event {
+                    Event::Restarted(services) => {
+                        zone.clear_services();
+                        services.into_iter().for_each(|service| zone.set_service(service));
+                    }
+                    Event::Applied(service) => zone.set_service(service),
+                    Event::Deleted(service) => {
+                        let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
+                        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+                        zone.remove_service(&text(namespace), &text(name));
+                    }
+                }
+            }
+            drop(zone);
+            self.synced.send_modify(|(services, _)| *services = true);
+        }
+    }
+
+    async fn follow_slices(&self, client: &Client) {
+        let mut watcher = client.watch::<EndpointSlice>(Select::default());
+        while let Some(events) = watcher.next_batch().await {
+            let mut zone = self.zone.write().expect("no holder panics");
+            for event in events {
+                match event {
+                    Event::Restarted(slices) => {
+                        zone.clear_slices();
+                        slices.into_iter().for_each(|slice| zone.set_slice(slice));
+                    }
+                    Event::Applied(slice) => zone.set_slice(slice),
+                    Event::Deleted(slice) => {
+                        let (namespace, name) = (&slice.metadata.namespace, &slice.metadata.name);
+                        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+                        zone.remove_slice(&text(namespace), &text(name));
+                    }
+                }
+            }
+            drop(zone);
+            self.synced.send_modify(|(_, slices)| *slices = true);
+        }
+    }
+
+    /// What the zone says.
+    pub(crate) fn with_zone<T>(&self, ask: impl FnOnce(&Zone) -> T) -> T {
+        ask(&self.zone.read().expect("no holder panics"))
+    }
+
+    /// The answer of other servers, as bytes for whoever asked us.
+    pub(crate) async fn ask_others(&self, question: Question, transport: Transport) -> Vec<u8> {
+        let others = match question.forward(self.upstream.id()) {
+            Some(query) => self.upstream.ask(&self.machine.nameservers, &query, transport).await.ok(),
+            None => None,
+        };
+        question.reply(others)
+    }
+
+    /// The addresses that a pod means by `name`, whose own address is `own`.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub async fn lookup(
+        &self,
+        settings: &Settings,
+        hosts: &Hosts,
+        own: Ipv4Addr,
+        name: &str,
+    ) -> Result<Vec<IpAddr>, LookupError> {
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(vec![address]);
+        }
+        if let Some(found) = hosts.find(name, own) {
+            return Ok(found);
+        }
+        let asks_us = settings.nameservers.first().is_some_and(|one| *one == IpAddr::V4(self.server));
+        let others: Vec<IpAddr> =
+            settings.nameservers.iter().filter(|one| **one != IpAddr::V4(self.server)).copied().collect();
+        if asks_us {
+            let synced = async { self.synced.subscribe().wait_for(|(a, b)| *a && *b).await.is_ok() };
+            // Late answers beat wrong ones; whoever starts a pod has waited for the services already.
+            self.clock.timeout(SYNC_MAX, synced).await.ok();
+        }
+        let mut failed = None;
+        for candidate in settings.candidates(name) {
+            let found = if asks_us {
+                self.candidate(&candidate).await
+            } else {
+                self.upstream.addresses(&others, &candidate).await
+            };
+            match found {
+                Ok(Some(addresses)) if !addresses.is_empty() => return Ok(addresses),
+                Ok(_) => {}
+                // As resolvers do: what cannot be known of one name ends the search.
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        Err(failed.map_or(LookupError::NoSuchName, LookupError::NobodyAnswers))
+    }
+
+    /// The addresses of one name as the cluster's server would tell them.
+    async fn candidate(&self, name: &str) -> io::Result<Option<Vec<IpAddr>>> {
+        let outside = match self.with_zone(|zone| zone.answer(name, Type::A)) {
+            Some(answer) => match answer.outside {
+                Some(outside) => outside,
+                None => {
+                    let address = |record: zone::Record| match record.data {
+                        Data::A(address) => Some(IpAddr::V4(address)),
+                        Data::Srv { .. }
+                        | Data::Ptr(_)
+                        | Data::Cname(_)
+                        | Data::Txt(_)
+                        | Data::Ns(_)
+                        | Data::Soa { .. } => None,
+                    };
+                    return Ok(Some(answer.records.into_iter().filter_map(address).collect()));
+                }
+            },
+            None => name.to_owned(),
+        };
+        self.upstream.addresses(&self.machine.nameservers, &outside).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set(
+        &self,
+        services: Vec<std::sync::Arc<Service>>,
+        slices: Vec<std::sync::Arc<EndpointSlice>>,
+    ) {
+        let mut zone = self.zone.write().unwrap();
+        services.into_iter().for_each(|service| zone.set_service(service));
+        slices.into_iter().for_each(|slice| zone.set_slice(slice));
+        drop(zone);
+        self.synced.send_replace((true, true));
+    }
+}
+
+#[cfg(test)]
+mod tests;
