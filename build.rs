@@ -10,6 +10,9 @@ use std::{env, fs};
 /// Guests that are also built for WASI 0.1, where an exit code survives, and more error codes do.
 const PREVIEW1: &[&str] = &["exit", "files", "finish", "reload", "toolbox", "worker"];
 
+/// Handlers of HTTP requests.
+const HANDLERS: &[&str] = &["handler", "hello-http"];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     for path in ["guests/src", "guests/Cargo.toml", "guests/Cargo.lock", "wit"] {
@@ -29,6 +32,13 @@ fn main() {
             let name = path.file_name().expect("a file in a folder has a name");
             fs::copy(&path, images.join(name)).expect("copy a guest");
         }
+    }
+    let examples: Vec<&str> = HANDLERS.iter().flat_map(|name| ["--example", name]).collect();
+    let Some(built) = build(&root, &target, "wasm32-wasip2", &examples) else { return };
+    for name in HANDLERS {
+        // A library's file has underscores.
+        let from = built.join("examples").join(format!("{}.wasm", name.replace('-', "_")));
+        fs::copy(from, images.join(format!("{name}.wasm"))).expect("copy a guest");
     }
     let bins: Vec<&str> = PREVIEW1.iter().flat_map(|name| ["--bin", name]).collect();
     let Some(built) = build(&root, &target, "wasm32-wasip1", &bins) else { return };

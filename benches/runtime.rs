@@ -67,6 +67,7 @@ fn spec(image: &Arc<dyn Image>, clock: Clock) -> ContainerSpec {
         config: None,
         queue: None,
         network: None,
+        http: None,
         budget: Budget::new(Limits::default(), clock, None),
         stdio: Stdio::log(&Arc::new(Log::new(clock, 1 << 20))),
         annotations: BTreeMap::new(),
@@ -87,8 +88,14 @@ fn run_empty(criterion: &mut Criterion) {
     let two = two.expect("a runtime");
     for (threads, tokio) in [("one thread", one), ("two threads", two)] {
         let random = Random::from_os();
-        let options =
-            Options { clock, random, guests: tokio.handle().clone(), computing: None, cache_dir: None };
+        let options = Options {
+            clock,
+            random,
+            guests: tokio.handle().clone(),
+            computing: None,
+            cache_dir: None,
+            roots: Vec::new(),
+        };
         let runtime = WasmRuntime::new(options).expect("a runtime");
         let image = tokio.block_on(runtime.prepare(wasm.clone().into())).expect("an image");
 

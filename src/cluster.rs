@@ -160,11 +160,12 @@ impl Cluster {
         let known = known_plan(&store);
         let is_reached = config.listen.is_some() && !clock.is_virtual();
         let claim = if is_reached { Claim::take(known) } else { Claim::none(known) };
-        let nodes = nodes(&config, clock, &random, &guests, claim.plan())?;
         let pki_dir = config.data_dir.as_ref().map(|data_dir| data_dir.join("pki"));
         // The certificate always covers loopback; an address that somebody chose is added.
         let names: Vec<String> = config.listen.iter().map(|address| address.ip().to_string()).collect();
         let pki = Pki::load_or_create_for(pki_dir.as_deref(), clock, &names).map_err(StartError::Pki)?;
+        let roots = vec![pki.ca_bytes().map_err(StartError::Pki)?];
+        let nodes = nodes(&config, clock, &random, &guests, claim.plan(), roots)?;
         let (logs, running, meters) = (Logs::default(), Running::default(), Meters::default());
         let node_access =
             Arc::new(Nodes { logs: logs.clone(), running: running.clone(), meters: meters.clone(), clock });
@@ -332,6 +333,7 @@ fn nodes(
     random: &Random,
     threads: &GuestThreads,
     plan: AddressPlan,
+    roots: Vec<Vec<u8>>,
 ) -> Result<Vec<NodeConfig>, StartError> {
     let images_of = |data_dir: &Path| ImageStore::on_disk(data_dir.join("images"));
     let images = match config.data_dir.as_deref().or(config.image_dir.as_deref()) {
@@ -350,6 +352,7 @@ fn nodes(
         guests: threads.waiting(),
         computing: threads.computing(),
         cache_dir,
+        roots,
     };
     let runs = WasmRuntime::new(options).map_err(StartError::Runtime)?;
     let registries = config.registries.clone().filter(|_| !clock.is_virtual());

@@ -173,6 +173,14 @@ impl Pki {
         (pair.certificate, pair.key)
     }
 
+    /// The authority's certificate, in DER.
+    ///
+    /// # Errors
+    /// If the file held something else.
+    pub fn ca_bytes(&self) -> Result<Vec<u8>, PkiError> {
+        Ok(self.ca_der()?.to_vec())
+    }
+
     /// The authority's certificate.
     ///
     /// # Errors

@@ -311,6 +311,7 @@ fn compile(names: &[String], data_dir: &DataDir) -> Result<(), Failure> {
             guests: tokio::runtime::Handle::current(),
             computing: None,
             cache_dir: Some(data_dir.join("compiled")),
+            roots: Vec::new(),
         };
         let runtime = WasmRuntime::new(options)?;
         for name in names {

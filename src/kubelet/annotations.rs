@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use crate::kind::quantity::Amount;
+use crate::runtime::http::{Http, Instances, KEPT_MAX, PORT_DEFAULT};
 
 /// `frozen`: mounts of a part of a volume do not follow its changes, as in Kubernetes
 /// (BEHAVIOURS 10.8). Without it they do.
@@ -11,6 +14,15 @@ pub(crate) const SUB_PATH: &str = "coracle.dev/subpath";
 /// What is done when content changes that a container uses: `ignore` (also without it, and what
 /// Kubernetes does), `restart`, or `http:PATH:PORT`.
 pub(crate) const ON_CONFIG_CHANGE: &str = "coracle.dev/on-config-change";
+
+/// Which instance of a handler answers a request: `fresh` (also without it), `reused`, or `pooled:N`.
+pub(crate) const HTTP_INSTANCES: &str = "coracle.dev/http-instances";
+/// The longest body of a request to a handler, as a quantity: `10Mi`.
+pub(crate) const HTTP_BODY_MAX: &str = "coracle.dev/http-body-max";
+/// `true`: a line for each request to a handler in its log.
+pub(crate) const HTTP_ACCESS_LOG: &str = "coracle.dev/http-access-log";
+/// Instances of `pooled` without a number.
+const POOLED_DEFAULT: u16 = 8;
 
 /// What a change of the content of a ConfigMap or Secret does to the containers that use it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +42,8 @@ pub(crate) struct Wishes {
     pub(crate) sub_path_frozen: bool,
     /// See [`ON_CONFIG_CHANGE`].
     pub(crate) on_config_change: OnConfigChange,
+    /// How handlers are served; the port is the container's.
+    pub(crate) http: Http,
     /// Values that mean nothing, each with those that would; they count as not given.
     pub(crate) complaints: Vec<String>,
 }
@@ -57,7 +71,61 @@ pub(crate) fn wishes(pod: &Pod) -> Wishes {
             )),
         }
     }
+    if let Some(value) = annotations.get(HTTP_INSTANCES) {
+        match http_instances(value) {
+            Some(instances) => wishes.http.instances = instances,
+            None => wishes.complaints.push(format!(
+                "annotation {HTTP_INSTANCES}: {value:?} has no meaning, so each request has an instance of its own; \
+                 use \"fresh\", \"reused\", \"pooled\" or \"pooled:N\" with N from 1 to {KEPT_MAX}"
+            )),
+        }
+    }
+    if let Some(value) = annotations.get(HTTP_BODY_MAX) {
+        match bytes(value) {
+            Some(bytes) => wishes.http.body_bytes_max = Some(bytes),
+            None => wishes.complaints.push(format!(
+                "annotation {HTTP_BODY_MAX}: {value:?} is no number of bytes, so bodies may be of any length; use \
+                 a quantity, as in \"10Mi\""
+            )),
+        }
+    }
+    match annotations.get(HTTP_ACCESS_LOG).map(String::as_str) {
+        None | Some("false") => {}
+        Some("true") => wishes.http.access_log = true,
+        Some(other) => wishes.complaints.push(format!(
+            "annotation {HTTP_ACCESS_LOG}: {other:?} has no meaning, so requests are not logged; use \"true\" or \
+             \"false\""
+        )),
+    }
     wishes
+}
+
+/// How a container is served if its image is a handler: on the first of its ports that is TCP's.
+#[must_use]
+pub(crate) fn http(pod: &Pod, container: &Container) -> Http {
+    let ports = container.ports.iter().flatten();
+    let mut tcp = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP");
+    let port = tcp.find_map(|port| u16::try_from(port.container_port).ok());
+    Http { port: port.unwrap_or(PORT_DEFAULT), ..wishes(pod).http }
+}
+
+fn http_instances(value: &str) -> Option<Instances> {
+    match value {
+        "fresh" => return Some(Instances::Fresh),
+        "reused" => return Some(Instances::Kept(1)),
+        "pooled" => return Some(Instances::Kept(POOLED_DEFAULT)),
+        _ => {}
+    }
+    let count = value.strip_prefix("pooled:")?;
+    let is_number = count.bytes().all(|byte| byte.is_ascii_digit());
+    let count = count.parse().ok().filter(|count| is_number && (1..=KEPT_MAX).contains(count))?;
+    Some(Instances::Kept(count))
+}
+
+/// A whole number of bytes.
+fn bytes(value: &str) -> Option<u64> {
+    let amount = Amount::parse(value).ok()?;
+    u64::try_from(amount.units()).ok().filter(|_| !amount.is_negative())
 }
 
 fn on_config_change(value: &str) -> Option<OnConfigChange> {

@@ -122,6 +122,14 @@ pub(crate) async fn start(setup: &Arc<Setup>, command: &[String], wanted: Wanted
     let mut args = command.to_vec();
     let program = program(&setup.program, word);
     let image = match program {
+        Some(Program::Own) if !setup.image.is_command() => {
+            let text = format!(
+                "exec: {word:?}: the container's image is a handler of HTTP requests and no command; there are the \
+                 tools {}\n",
+                TOOLS.join(" ")
+            );
+            return Ok(not_run(text, wanted));
+        }
         Some(Program::Own) => {
             args[0].clone_from(&setup.program);
             setup.image.clone()
@@ -167,6 +175,11 @@ fn not_found(setup: &Setup, word: &str, wanted: Wanted) -> Beside {
         setup.program,
         TOOLS.join(" ")
     );
+    not_run(text, wanted)
+}
+
+/// A run that never began, and says why.
+fn not_run(text: String, wanted: Wanted) -> Beside {
     let told = pipe::filled(text.into());
     let nothing = pipe::filled(Bytes::new());
     let (stdout, stderr) = if wanted.merged || wanted.tty { (told, None) } else { (nothing, Some(told)) };

@@ -43,7 +43,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A run of `image` with these arguments, the program's name first, and everything else as the
+    /// A run of `image` as a command with these arguments, the program's name first, and everything else as the
     /// container has it. Limits are shared by all runs.
     pub(crate) fn spec(&self, image: Arc<dyn Image>, args: Vec<String>, stdio: Stdio) -> ContainerSpec {
         ContainerSpec {
@@ -56,6 +56,7 @@ impl Setup {
             config: self.config.clone(),
             queue: self.queue.clone(),
             network: self.network.clone(),
+            http: None,
             budget: self.budget.clone(),
             stdio,
             annotations: self.annotations.clone(),

@@ -165,7 +165,10 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         over: CancellationToken::new(),
     });
     node.shared.logs.open(uid).begin(&container.name, log.clone());
-    let spec = setup.spec(setup.image.clone(), args, setup.streams.stdio(&log));
+    let spec = runtime::ContainerSpec {
+        http: Some(annotations::http(&pod, container)),
+        ..setup.spec(setup.image.clone(), args, setup.streams.stdio(&log))
+    };
     let running = Arc::new(node.config.runtime.start(spec).await);
     let place = node.shared.running.enter(uid, &container.name, &setup);
     node.shared.meters.enter(uid, &container.name, &running, node.shared.clock);

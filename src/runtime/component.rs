@@ -1,4 +1,4 @@
-//! From the bytes of an image to a command component.
+//! From the bytes of an image to a component that is a command, a handler of HTTP requests, or both.
 //!
 //! Checks what can be checked before anything is compiled, and turns WASI 0.1 modules into
 //! components, so that there is one path from here on.
@@ -32,6 +32,8 @@ pub(super) const INTERFACES: &[&str] = &[
     "wasi:clocks/wall-clock",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",
@@ -54,6 +56,10 @@ pub(super) const OTHER_INTERFACES: &[&str] = &[
     "coracle:queue/work@0.1.0",
     "wasi:config/store@0.2.0-rc.1",
 ];
+
+/// What a command exports, and what a handler of HTTP requests does.
+pub(super) const COMMAND: &str = "wasi:cli/run";
+pub(super) const HANDLER: &str = "wasi:http/incoming-handler";
 
 /// Where the exit code of a WASI 0.1 module goes; see [`keep_exit_code`].
 const EXIT: &str = "wasi:cli/exit@0.2.12";
@@ -122,8 +128,9 @@ fn check_component(wasm: &[u8]) -> Result<(), ImageError> {
     if !missing.is_empty() {
         return Err(ImageError::MissingImports(missing));
     }
-    if !surface.exports.iter().any(|name| is_version_of(name, "wasi:cli/run")) {
-        return Err(ImageError::NotACommand("it exports no `wasi:cli/run`".to_owned()));
+    if !surface.exports.iter().any(|name| is_version_of(name, COMMAND) || is_version_of(name, HANDLER)) {
+        let why = format!("it exports neither `{COMMAND}` nor `{HANDLER}`, in a version 0.2");
+        return Err(ImageError::NotACommand(why));
     }
     Ok(())
 }
@@ -210,7 +217,7 @@ fn adapter_functions() -> wasmparser::Result<Vec<&'static str>> {
 }
 
 /// Whether `name` is `interface@0.2.N`.
-fn is_version_of(name: &str, interface: &str) -> bool {
+pub(super) fn is_version_of(name: &str, interface: &str) -> bool {
     name.strip_prefix(interface)
         .and_then(|rest| rest.strip_prefix("@0.2."))
         .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))

@@ -73,6 +73,7 @@ impl Lane {
         let engine = Engine::new(config)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         fs::host::shadow(&mut linker)?;
         sockets::shadow(&mut linker)?;
         config::add_to_linker(&mut linker)?;

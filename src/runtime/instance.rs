@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use rand::TryRng;
 use wasmtime::component::ResourceTable;
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use super::budget::{Budget, OverLimit};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
 use super::config::{Config, ConfigView, HasConfig};
 use super::fs::handle::Files;
 use super::fs::host::{FilesView, HasFiles};
+use super::http::outgoing::{Hooks, Trust};
 use super::limits::{MemoryLimit, Meter, Slices};
 use super::network::Network;
 use super::queue::{HasQueue, Queue, QueueView};
@@ -27,6 +30,8 @@ use crate::random::Random;
 const HOSTCALL_BYTES_MAX: usize = 16 << 20;
 /// Most handles (open files, streams, pollables) that a guest may have.
 const HANDLES_MAX: usize = 10_000;
+/// What the headers of one request or answer may take, as the host keeps them.
+const FIELDS_BYTES_MAX: usize = 128 << 10;
 /// Functions named in the words for a trap.
 const FRAMES_MAX: usize = 4;
 
@@ -40,6 +45,8 @@ pub(super) struct Guest {
     network: Option<Arc<dyn Network>>,
     stop: Arc<Stop>,
     memory: MemoryLimit,
+    http: WasiHttpCtx,
+    hooks: Hooks,
     budget: Arc<Budget>,
 }
 
@@ -52,6 +59,12 @@ impl WasiView for Guest {
 impl HasNetwork for Guest {
     fn network(&self) -> Option<&Arc<dyn Network>> {
         self.network.as_ref()
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
     }
 }
 
@@ -84,10 +97,49 @@ impl HasStop for Guest {
 pub(super) struct World {
     pub(super) clock: Clock,
     pub(super) random: Random,
+    /// Whom guests believe over HTTPS.
+    pub(super) trust: Trust,
 }
 
 /// The pool has no place left; nothing has run yet.
 pub(super) struct PoolFull;
+
+/// Whether an instantiation failed because there was no place in the pool.
+pub(super) fn is_pool_full(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>()
+}
+
+/// What an instance of a container lives in.
+///
+/// # Errors
+/// In words, if what the container mounts cannot be.
+pub(super) fn store(
+    engine: &Engine,
+    spec: &ContainerSpec,
+    world: &World,
+    meter: &Arc<Meter>,
+    stop: &Arc<Stop>,
+) -> Result<Store<Guest>, String> {
+    let mut store = Store::new(engine, Guest::new(spec, world, Arc::clone(stop))?);
+    store.limiter(|guest| &mut guest.memory);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_max_component_handles(HANDLES_MAX);
+    store.set_epoch_deadline(1);
+    let mut slices = Slices::new(world.clock, Arc::clone(meter));
+    store.epoch_deadline_callback(move |_| Ok(slices.next()));
+    Ok(store)
+}
+
+/// Why an instance ended that was to live on, in a line.
+pub(super) fn told(store: &Store<Guest>, error: &wasmtime::Error) -> String {
+    if store.data().memory.hit || error.is::<OverLimit>() {
+        return "it took more memory than the container's limit".to_owned();
+    }
+    match error.downcast_ref::<I32Exit>() {
+        Some(exit) => format!("it ended with exit code {}", exit.0),
+        None => describe(error),
+    }
+}
 
 /// Runs a container to its end.
 pub(super) async fn run(
@@ -99,20 +151,13 @@ pub(super) async fn run(
 ) -> Result<Exit, PoolFull> {
     // What its pipes may hold is taken at once: their other ends fill and empty them at any time.
     let Ok(_pipes) = spec.budget.charge(spec.stdio.pipe_bytes()) else { return Ok(Exit::OutOfMemory) };
-    let guest = match Guest::new(spec, world, Arc::clone(stop)) {
-        Ok(guest) => guest,
+    let mut store = match store(command.engine(), spec, world, meter, stop) {
+        Ok(store) => store,
         Err(error) => return Ok(Exit::Trap(error)),
     };
-    let mut store = Store::new(command.engine(), guest);
-    store.limiter(|guest| &mut guest.memory);
-    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
-    store.set_max_component_handles(HANDLES_MAX);
-    store.set_epoch_deadline(1);
-    let mut slices = Slices::new(world.clock, Arc::clone(meter));
-    store.epoch_deadline_callback(move |_| Ok(slices.next()));
     let result = match command.instantiate_async(&mut store).await {
         Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
-        Err(error) if error.is::<PoolConcurrencyLimitError>() => return Err(PoolFull),
+        Err(error) if is_pool_full(&error) => return Err(PoolFull),
         Err(error) => Err(error),
     };
     Ok(match result {
@@ -152,6 +197,9 @@ impl Guest {
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_BYTES_MAX);
+        let hooks = Hooks::new(spec.network.clone(), world.clock, world.trust.clone());
         let files = Files::mount(&spec.mounts, spec.working_dir.as_deref(), world.clock)?;
         let (config, memory) = (spec.config.clone(), MemoryLimit::new(Arc::clone(&spec.budget)));
         Ok(Self {
@@ -163,6 +211,8 @@ impl Guest {
             network: spec.network.clone(),
             stop,
             memory,
+            http,
+            hooks,
             budget: Arc::clone(&spec.budget),
         })
     }

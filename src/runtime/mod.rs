@@ -18,6 +18,7 @@ mod component;
 pub mod config;
 mod engine;
 pub mod fs;
+pub mod http;
 mod instance;
 mod limits;
 pub mod log;
@@ -39,6 +40,16 @@ pub use component::{Surface, describe};
 pub trait Image: Send + Sync + std::any::Any {
     /// `sha256:…` of the bytes it was made from.
     fn digest(&self) -> &str;
+
+    /// It can be run as a command.
+    fn is_command(&self) -> bool {
+        true
+    }
+
+    /// It is a handler of HTTP requests: a container of it is served, with [`ContainerSpec::http`].
+    fn is_handler(&self) -> bool {
+        false
+    }
 }
 
 /// Why bytes cannot become an image, in words for a pod's status.
@@ -50,7 +61,8 @@ pub enum ImageError {
     /// Imports that the host does not offer, each as `wasi:sockets/tcp@0.2.0` or `env.foo`.
     #[error("imports that the host lacks: {}", .0.join(", "))]
     MissingImports(Vec<String>),
-    /// Valid, but not a command: it exports no `wasi:cli/run` and no `_start`.
+    /// Valid, but nothing that runs: it exports no `wasi:cli/run`, no `wasi:http/incoming-handler` and no
+    /// `_start`.
     #[error("not a command: {0}")]
     NotACommand(String),
 }
@@ -73,6 +85,8 @@ pub struct ContainerSpec {
     pub queue: Option<Arc<dyn queue::Queue>>,
     /// Where its sockets are and what they reach; `None` is a container without a network.
     pub network: Option<Arc<dyn network::Network>>,
+    /// How it is served if its image is a handler; `None` runs the command, as beside a container.
+    pub http: Option<http::Http>,
     /// Memory and processor time, shared with the container's other runs. A run that asks for more memory
     /// ends with [`Exit::OutOfMemory`].
     pub budget: Arc<budget::Budget>,

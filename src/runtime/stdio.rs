@@ -101,7 +101,7 @@ impl Output {
         }
     }
 
-    fn put(&self, bytes: &[u8]) {
+    pub(super) fn put(&self, bytes: &[u8]) {
         match self {
             Self::Log { log, taps } => {
                 log.write(bytes);

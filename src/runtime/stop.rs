@@ -53,6 +53,13 @@ impl Stop {
     }
 }
 
+impl Stop {
+    /// Completes when it has been asked to end.
+    pub(super) async fn asked(&self) {
+        Requested(self.deadline.subscribe()).ready().await;
+    }
+}
+
 /// The part of a guest's store that the interface needs.
 pub(super) trait HasStop: Send {
     fn stop(&mut self) -> StopView<'_>;

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::limits::Meter;
-use super::shares::Ticket;
+use super::shares::{Shares, Ticket};
 use super::ticker::Ticker;
 use super::{Ending, Exit};
 use crate::clock::Clock;
@@ -98,7 +98,40 @@ pub(super) struct Turn {
     pub(super) ticket: Ticket,
     pub(super) threads: Threads,
     pub(super) switch: Arc<Switch>,
-    pub(super) ending: Ending,
+    /// Told how it ended; `None` if whoever made it knows by other means.
+    pub(super) ending: Option<Ending>,
+}
+
+/// Where runs begin.
+#[derive(Clone)]
+pub(super) struct Stage {
+    pub(super) ticker: Arc<Ticker>,
+    pub(super) clock: Clock,
+    pub(super) shares: Arc<Shares>,
+    pub(super) threads: Threads,
+}
+
+impl Stage {
+    /// Begins a run that `meter` measures and `switch` ends.
+    pub(super) fn begin(
+        &self,
+        run: Pin<Box<dyn Future<Output = Exit> + Send>>,
+        meter: Arc<Meter>,
+        switch: Arc<Switch>,
+        ending: Option<Ending>,
+    ) {
+        let turn = Turn {
+            run,
+            ticker: Arc::clone(&self.ticker),
+            clock: self.clock,
+            ticket: self.shares.ticket(meter.budget()),
+            meter,
+            threads: self.threads.clone(),
+            switch,
+            ending,
+        };
+        turn.begin();
+    }
 }
 
 impl Turn {
@@ -151,7 +184,11 @@ impl Turn {
         })
         .await;
         match (ended, place) {
-            (Some(exit), _) => self.ending.result = exit,
+            (Some(exit), _) => {
+                if let Some(ending) = &mut self.ending {
+                    ending.result = exit;
+                }
+            }
             // Polled there at once, it says anew what it waits for.
             (None, Place::Waiting) => self.go_on(Place::Computing),
             (None, Place::Computing) => self.go_on(Place::Waiting),

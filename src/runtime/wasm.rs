@@ -1,4 +1,4 @@
-//! The runtime that runs the code: WASI 0.2 commands and WASI 0.1 modules in wasmtime.
+//! The runtime that runs the code: WASI 0.2 commands, handlers of HTTP requests, and WASI 0.1 modules in wasmtime.
 //!
 //! An image goes through [`component`](super::component) and is compiled once (its code kept by
 //! [`cache`](super::cache)), then linked once. A start makes a store with what the container may
@@ -20,7 +20,9 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -31,15 +33,18 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 use wasmtime::component::Component;
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::cache::Cache;
 use super::engine::{Lane, Lanes};
+use super::http::outgoing::Trust;
+use super::http::{self, Http};
 use super::instance::{self, Guest, World};
 use super::limits::Meter;
 use super::shares::Shares;
 use super::stop::{self, Stop};
 use super::ticker::Ticker;
-use super::turns::{Switch, Threads, Turn};
+use super::turns::{Stage, Switch, Threads};
 use super::{Container, ContainerSpec, Ending, Exit, Image, ImageError, Runtime, component, hex};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -47,7 +52,7 @@ use crate::random::Random;
 pub use super::engine::pool_config;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// The engine's version, as the dependency is pinned.
 const WASMTIME_VERSION: &str = "48.0.8";
@@ -68,6 +73,8 @@ pub struct Options {
     pub computing: Option<Handle>,
     /// Where compiled code is kept; `None` keeps it in memory only.
     pub cache_dir: Option<PathBuf>,
+    /// Certificates (DER) that guests believe over HTTPS beside those of the machine.
+    pub roots: Vec<Vec<u8>>,
 }
 
 /// Why there can be no runtime.
@@ -83,19 +90,28 @@ pub enum RuntimeError {
 
 /// Runs WebAssembly. Costs next to nothing until the first image is prepared.
 pub struct WasmRuntime {
-    threads: Threads,
-    shares: Arc<Shares>,
+    stage: Stage,
     shared: Arc<Shared>,
     images: Mutex<Images>,
 }
 
 /// What running guests need of the runtime.
-struct Shared {
+pub(super) struct Shared {
     world: World,
     lanes: Lanes,
     ticker: Arc<Ticker>,
     cache: Option<Cache>,
     compilations: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn clock(&self) -> Clock {
+        self.world.clock
+    }
+
+    pub(super) fn world(&self) -> &World {
+        &self.world
+    }
 }
 
 #[derive(Default)]
@@ -113,32 +129,58 @@ struct Entry {
 }
 
 /// A compiled and linked image.
-struct WasmImage {
+pub(super) struct WasmImage {
     digest: String,
     /// What it is compiled from.
     source: Bytes,
     /// Whether it can hear that it is to stop.
     hears_stop: bool,
+    is_command: bool,
+    is_handler: bool,
     /// Ready for the pool, if there is one.
-    pooled: Option<CommandPre<Guest>>,
+    pooled: Option<Linked>,
     /// Ready for the spare engine, once the pool was full.
-    spare: OnceLock<Result<CommandPre<Guest>, ImageError>>,
+    spare: OnceLock<Result<Linked, ImageError>>,
+}
+
+/// An image linked for one engine, as what it exports.
+#[derive(Clone)]
+struct Linked {
+    command: Option<CommandPre<Guest>>,
+    proxy: Option<ProxyPre<Guest>>,
+    /// Whether it imports the interface by which it can hear that it is to stop.
+    hears_stop: bool,
 }
 
 impl Image for WasmImage {
     fn digest(&self) -> &str {
         &self.digest
     }
+
+    fn is_command(&self) -> bool {
+        self.is_command
+    }
+
+    fn is_handler(&self) -> bool {
+        self.is_handler
+    }
+}
+
+impl WasmImage {
+    /// What answers requests from the pool, if there is one.
+    pub(super) fn pooled_proxy(&self) -> Option<&ProxyPre<Guest>> {
+        self.pooled.as_ref()?.proxy.as_ref()
+    }
 }
 
 impl WasmRuntime {
     /// A runtime whose containers run on `options.guests`.
     pub fn new(options: Options) -> Result<Arc<Self>, RuntimeError> {
-        let Options { clock, random, guests, computing, cache_dir } = options;
+        let Options { clock, random, guests, computing, cache_dir, roots } = options;
         let cache = cache_dir
             .map(|path| Cache::open(path.clone()).map_err(|source| RuntimeError::CacheDir { path, source }))
             .transpose()?;
-        let world = World { clock, random };
+        let world = World { clock, random, trust: Trust::new(roots) };
         let shared = Shared {
             world,
             lanes: Lanes::default(),
@@ -146,12 +188,13 @@ impl WasmRuntime {
             cache,
             compilations: AtomicU64::new(0),
         };
-        Ok(Arc::new(Self {
+        let stage = Stage {
+            ticker: Arc::clone(&shared.ticker),
+            clock,
             shares: Shares::new(computing.as_ref().map_or(1, |threads| threads.metrics().num_workers())),
             threads: Threads { waiting: guests, computing },
-            shared: Arc::new(shared),
-            images: Mutex::default(),
-        }))
+        };
+        Ok(Arc::new(Self { stage, shared: Arc::new(shared), images: Mutex::default() }))
     }
 
     /// How many images had to be compiled, because no code of theirs was kept.
@@ -189,32 +232,51 @@ impl Runtime for WasmRuntime {
     }
 
     async fn start(&self, spec: ContainerSpec) -> Container {
+        let image: Arc<dyn Any + Send + Sync> = Arc::clone(&spec.image) as Arc<dyn Any + Send + Sync>;
+        let image = image.downcast::<WasmImage>().ok();
         let (exit, exited) = watch::channel(None);
         let meter = Arc::new(Meter::new(Arc::clone(&spec.budget)));
         let ending = Ending { stdio: spec.stdio.clone(), exit, result: Exit::Killed };
-        let image: &dyn Any = &*spec.image;
-        let hears_stop = image.downcast_ref::<WasmImage>().is_some_and(|image| image.hears_stop);
         let stop = Arc::new(Stop::new(self.shared.world.clock));
         let switch = Arc::new(Switch::default());
         let budget = Arc::clone(&spec.budget);
-        let parts = (Arc::clone(&self.shared), Arc::clone(&meter), Arc::clone(&stop));
-        let run = async move {
-            let (shared, meter, stop) = parts;
-            run(&shared, &spec, &meter, &stop).await
+        let served = image.clone().filter(|image| image.is_handler).zip(spec.http);
+        let hears_stop = served.is_some() || image.as_ref().is_some_and(|image| image.hears_stop);
+        let run = match (served, image) {
+            (Some((image, http)), _) => self.serve(spec, image, http, &stop),
+            (None, Some(image)) => {
+                let (shared, meter, stop) = (Arc::clone(&self.shared), Arc::clone(&meter), Arc::clone(&stop));
+                Box::pin(async move { run(&shared, &image, &spec, &meter, &stop).await })
+            }
+            (None, None) => ended("the image was prepared by another runtime"),
         };
-        let turn = Turn {
-            run: Box::pin(run),
-            ticker: Arc::clone(&self.shared.ticker),
-            meter,
-            clock: self.shared.world.clock,
-            ticket: self.shares.ticket(&budget),
-            threads: self.threads.clone(),
-            switch: Arc::clone(&switch),
-            ending,
-        };
-        turn.begin();
+        self.stage.begin(run, meter, Arc::clone(&switch), Some(ending));
         let container = Container::new(exited, Box::new(move || switch.kill())).with_budget(budget);
         if hears_stop { container.hearing(Box::new(move |left| stop.ask(left))) } else { container }
+    }
+}
+
+/// One run of a container, to its end.
+type Running = Pin<Box<dyn Future<Output = Exit> + Send>>;
+
+fn ended(why: impl Into<String>) -> Running {
+    let exit = Exit::Trap(why.into());
+    Box::pin(std::future::ready(exit))
+}
+
+impl WasmRuntime {
+    /// Serves a handler. Its port is listened on when this returns.
+    fn serve(&self, spec: ContainerSpec, image: Arc<WasmImage>, http: Http, stop: &Arc<Stop>) -> Running {
+        let Some(network) = spec.network.clone() else {
+            return ended("cannot serve HTTP: the container has no network");
+        };
+        let listener = match http::bind(&*network, &http) {
+            Ok(listener) => listener,
+            Err(why) => return ended(why),
+        };
+        let (shared, stage, stop) = (Arc::clone(&self.shared), self.stage.clone(), Arc::clone(stop));
+        let server = http::Server::new(http::Parts { spec, http, network, image, shared, stage, stop });
+        Box::pin(server.serve(listener))
     }
 }
 
@@ -253,20 +315,30 @@ impl Images {
 
 impl Shared {
     fn prepare(&self, digest: String, source: Bytes) -> Result<WasmImage, ImageError> {
-        let mut image = WasmImage { digest, source, hears_stop: false, pooled: None, spare: OnceLock::new() };
-        match self.lanes.pool(|engine| self.ticker.add(engine)) {
-            Some(pool) => {
-                let command = self.link(pool, &image)?;
-                image.hears_stop = hears_stop(&command);
-                image.pooled = Some(command);
-            }
-            None => image.hears_stop = hears_stop(self.spare(&image)?),
-        }
+        let mut image = WasmImage {
+            digest,
+            source,
+            hears_stop: false,
+            is_command: false,
+            is_handler: false,
+            pooled: None,
+            spare: OnceLock::new(),
+        };
+        image.pooled = match self.lanes.pool(|engine| self.ticker.add(engine)) {
+            Some(pool) => Some(self.link(pool, &image)?),
+            None => None,
+        };
+        let linked = match &image.pooled {
+            Some(linked) => linked,
+            None => self.spare(&image)?,
+        };
+        let found = (linked.hears_stop, linked.command.is_some(), linked.proxy.is_some());
+        (image.hears_stop, image.is_command, image.is_handler) = found;
         Ok(image)
     }
 
     /// The image for the spare engine, compiled when it is first needed.
-    fn spare<'a>(&self, image: &'a WasmImage) -> Result<&'a CommandPre<Guest>, ImageError> {
+    fn spare<'a>(&self, image: &'a WasmImage) -> Result<&'a Linked, ImageError> {
         let command = image.spare.get_or_init(|| {
             let lane = self.lanes.spare(|engine| self.ticker.add(engine));
             let lane = lane.map_err(|error| {
@@ -277,11 +349,18 @@ impl Shared {
         command.as_ref().map_err(Clone::clone)
     }
 
-    fn link(&self, lane: &Lane, image: &WasmImage) -> Result<CommandPre<Guest>, ImageError> {
+    fn link(&self, lane: &Lane, image: &WasmImage) -> Result<Linked, ImageError> {
         let component = self.compile(lane, image)?;
-        let command = lane.linker.instantiate_pre(&component).and_then(CommandPre::new);
         // Interfaces were checked by name; what remains is a function that only newer hosts have.
-        command.map_err(|error| ImageError::MissingImports(vec![format!("{error:#}")]))
+        let failed = |error| ImageError::MissingImports(vec![format!("{error:#}")]);
+        let pre = lane.linker.instantiate_pre(&component).map_err(failed)?;
+        let ty = component.component_type();
+        let exports =
+            |interface| ty.exports(&lane.engine).any(|(name, _)| component::is_version_of(name, interface));
+        let hears_stop = ty.imports(&lane.engine).any(|(name, _)| name == stop::INTERFACE);
+        let proxy = exports(component::HANDLER).then(|| ProxyPre::new(pre.clone())).transpose();
+        let command = exports(component::COMMAND).then(|| CommandPre::new(pre)).transpose();
+        Ok(Linked { command: command.map_err(failed)?, proxy: proxy.map_err(failed)?, hears_stop })
     }
 
     fn compile(&self, lane: &Lane, image: &WasmImage) -> Result<Component, ImageError> {
@@ -304,12 +383,6 @@ impl Shared {
     }
 }
 
-/// Whether the image imports the interface by which it can hear that it is to stop.
-fn hears_stop(command: &CommandPre<Guest>) -> bool {
-    let component = command.instance_pre().component().component_type();
-    component.imports(command.engine()).any(|(name, _)| name == stop::INTERFACE)
-}
-
 /// A component from code that [`Cache::load`] has returned.
 fn deserialize(lane: &Lane, code: &[u8]) -> Option<Component> {
     #[expect(
@@ -322,29 +395,51 @@ fn deserialize(lane: &Lane, code: &[u8]) -> Option<Component> {
     component.inspect_err(|error| tracing::warn!("compiling an image again: {error:#}")).ok()
 }
 
-async fn run(shared: &Arc<Shared>, spec: &ContainerSpec, meter: &Arc<Meter>, stop: &Arc<Stop>) -> Exit {
-    let image: Arc<dyn Any + Send + Sync> = Arc::clone(&spec.image) as Arc<dyn Any + Send + Sync>;
-    let Ok(image) = image.downcast::<WasmImage>() else {
-        return Exit::Trap("the image was prepared by another runtime".to_owned());
+async fn run(
+    shared: &Arc<Shared>,
+    image: &Arc<WasmImage>,
+    spec: &ContainerSpec,
+    meter: &Arc<Meter>,
+    stop: &Arc<Stop>,
+) -> Exit {
+    let no_command = || {
+        let why = "the image is a handler of HTTP requests and no command: it exports no `wasi:cli/run`";
+        Exit::Trap(why.to_owned())
     };
-    if let Some(command) = &image.pooled
-        && let Ok(exit) = instance::run(command, spec, &shared.world, meter, stop).await
-    {
-        return exit;
+    if let Some(pooled) = &image.pooled {
+        let Some(command) = &pooled.command else { return no_command() };
+        if let Ok(exit) = instance::run(command, spec, &shared.world, meter, stop).await {
+            return exit;
+        }
     }
-    let spare = if image.spare.get().is_some() {
-        shared.spare(&image).cloned()
-    } else {
-        let (shared, image) = (Arc::clone(shared), Arc::clone(&image));
-        blocking(move || shared.spare(&image).cloned()).await
-    };
-    match spare {
-        Ok(command) => match instance::run(&command, spec, &shared.world, meter, stop).await {
-            Ok(exit) => exit,
-            Err(instance::PoolFull) => Exit::Trap("no memory is left for another container".to_owned()),
-        },
+    match spare(shared, image).await {
+        Ok(Linked { command: Some(command), .. }) => {
+            match instance::run(&command, spec, &shared.world, meter, stop).await {
+                Ok(exit) => exit,
+                Err(instance::PoolFull) => Exit::Trap("no memory is left for another container".to_owned()),
+            }
+        }
+        Ok(Linked { command: None, .. }) => no_command(),
         Err(error) => Exit::Trap(error.to_string()),
     }
+}
+
+/// The image for the spare engine, which may have to be compiled first.
+async fn spare(shared: &Arc<Shared>, image: &Arc<WasmImage>) -> Result<Linked, ImageError> {
+    if image.spare.get().is_some() {
+        return shared.spare(image).cloned();
+    }
+    let (shared, image) = (Arc::clone(shared), Arc::clone(image));
+    blocking(move || shared.spare(&image).cloned()).await
+}
+
+/// What answers requests from the spare engine.
+pub(super) async fn spare_proxy(
+    shared: &Arc<Shared>,
+    image: &Arc<WasmImage>,
+) -> Result<ProxyPre<Guest>, String> {
+    let linked = spare(shared, image).await.map_err(|error| error.to_string())?;
+    linked.proxy.ok_or_else(|| "the image is no handler of HTTP requests".to_owned())
 }
 
 /// Runs what takes long on a thread for that.

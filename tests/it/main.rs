@@ -16,6 +16,7 @@ mod debug;
 mod drain;
 mod exec;
 mod guest;
+mod http_pods;
 mod jobs;
 mod kills;
 mod kubectl;

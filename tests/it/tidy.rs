@@ -29,13 +29,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Where a package may be named; replacing one is a change to one folder.
 const HOMES: &[(&str, &[&str])] = &[
     ("wasmtime", &["src/runtime/"]),
-    ("hyper", &["src/apiserver/http", "src/kubelet/handler"]),
+    ("hyper", &["src/apiserver/http", "src/kubelet/handler", "src/runtime/http/"]),
     ("hickory_proto", &["src/network/dns/"]),
     ("tokio_tungstenite", &["src/apiserver/http"]),
     ("reqwest", &["src/kubelet/image/registry/"]),
     ("oci_client", &["src/kubelet/image/registry/push.rs"]),
     ("tar", &["src/kubelet/image/"]),
-    ("rustls", &["src/apiserver/", "src/kubelet/handler", "src/kubelet/image/registry/"]),
+    (
+        "rustls",
+        &["src/apiserver/", "src/kubelet/handler", "src/kubelet/image/registry/", "src/runtime/http/"],
+    ),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("json_patch", &["src/apiserver/"]),
     ("ring", &["src/apiserver/token/", "src/store/seal", "src/runtime/cache.rs"]),

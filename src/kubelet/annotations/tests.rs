@@ -1,3 +1,5 @@
+use k8s_openapi::api::core::v1::ContainerPort;
+
 use super::*;
 
 fn read(pairs: &[(&str, &str)]) -> Wishes {
@@ -56,5 +58,61 @@ fn changes_of_configuration() {
         {
             assert!(complaint.contains(part), "{part} in {complaint}");
         }
+    }
+}
+
+#[test]
+fn handlers() {
+    for (value, expected) in [
+        ("fresh", Some(Instances::Fresh)),
+        ("reused", Some(Instances::Kept(1))),
+        ("pooled", Some(Instances::Kept(POOLED_DEFAULT))),
+        ("pooled:1", Some(Instances::Kept(1))),
+        ("pooled:256", Some(Instances::Kept(256))),
+        ("pooled:257", None),
+        ("pooled:0", None),
+        ("pooled:", None),
+        ("pooled:+1", None),
+        ("reused:2", None),
+        ("Fresh", None),
+        ("", None),
+    ] {
+        let wishes = read(&[(HTTP_INSTANCES, value)]);
+        assert_eq!(wishes.http.instances, expected.unwrap_or_default(), "{value:?}");
+        assert_eq!(wishes.complaints.len(), usize::from(expected.is_none()), "{value:?}: {wishes:?}");
+    }
+    for (value, expected) in [
+        ("10Mi", Some(10 << 20)),
+        ("0", Some(0)),
+        ("1k", Some(1_000)),
+        ("-1", None),
+        ("much", None),
+        ("", None),
+    ] {
+        let wishes = read(&[(HTTP_BODY_MAX, value)]);
+        assert_eq!(wishes.http.body_bytes_max, expected, "{value:?}");
+        assert_eq!(wishes.complaints.len(), usize::from(expected.is_none()), "{value:?}: {wishes:?}");
+    }
+    for (value, access_log, complaints) in [("true", true, 0), ("false", false, 0), ("yes", false, 1)] {
+        let wishes = read(&[(HTTP_ACCESS_LOG, value)]);
+        assert_eq!((wishes.http.access_log, wishes.complaints.len()), (access_log, complaints), "{value:?}");
+    }
+}
+
+#[test]
+fn the_port_of_a_handler() {
+    let port = |number: i32, protocol: Option<&str>| ContainerPort {
+        container_port: number,
+        protocol: protocol.map(str::to_owned),
+        ..ContainerPort::default()
+    };
+    for (ports, expected) in [
+        (vec![], 8080),
+        (vec![port(80, None), port(81, None)], 80),
+        (vec![port(53, Some("UDP")), port(8443, Some("TCP"))], 8443),
+        (vec![port(53, Some("UDP"))], 8080),
+    ] {
+        let container = Container { ports: Some(ports), ..Container::default() };
+        assert_eq!(http(&Pod::default(), &container).port, expected, "{:?}", container.ports);
     }
 }

@@ -36,8 +36,14 @@ fn the_tools_are_those_of_the_toolbox() {
     let threads = threads.enable_all().build().unwrap();
     let said = threads.block_on(async {
         let (clock, random) = (Clock::real(), Random::from_seed(1));
-        let options =
-            Options { clock, random, guests: threads.handle().clone(), computing: None, cache_dir: None };
+        let options = Options {
+            clock,
+            random,
+            guests: threads.handle().clone(),
+            computing: None,
+            cache_dir: None,
+            roots: Vec::new(),
+        };
         let runtime = WasmRuntime::new(options).unwrap();
         let wasm = crate::guests::fixture("toolbox.p1").unwrap();
         let log = Arc::new(Log::new(clock, 10_000));
@@ -51,6 +57,7 @@ fn the_tools_are_those_of_the_toolbox() {
             config: None,
             queue: None,
             network: None,
+            http: None,
             budget: Budget::new(Limits::default(), clock, None),
             stdio: Stdio::log(&log),
             annotations: std::collections::BTreeMap::new(),

@@ -34,7 +34,10 @@ fn what_is_no_command_is_refused_with_the_reason() {
         b" (module)",
         &format!("{NOT_WASM}it is the text format; turn it into a binary with `wasm-tools parse`"),
     );
-    check(&wat::parse_str("(component)").unwrap(), "not a command: it exports no `wasi:cli/run`");
+    check(
+        &wat::parse_str("(component)").unwrap(),
+        "not a command: it exports neither `wasi:cli/run` nor `wasi:http/incoming-handler`, in a version 0.2",
+    );
     check(&wat::parse_str("(module)").unwrap(), "not a command: it exports no `_start`");
     let module = wat::parse_str(r#"(module (func (export "_start")))"#).unwrap();
     check(&module, "not a command: it exports no `memory`");
@@ -48,10 +51,10 @@ fn every_missing_import_is_named() {
     check(&command(r#"(import "wasi:cli/environment@0.2.99" (instance))"#), "as it is");
     check(
         &command(
-            r#"(import "wasi:http/types@0.2.0" (instance)) (import "wasi:cli/stdin@0.2.1" (instance))
+            r#"(import "wasi:http/frob@0.2.0" (instance)) (import "wasi:cli/stdin@0.2.1" (instance))
                (import "wasi:cli/stdin@0.3.0" (instance)) (import "frob" (func))"#,
         ),
-        "imports that the host lacks: wasi:http/types@0.2.0, wasi:cli/stdin@0.3.0, frob",
+        "imports that the host lacks: wasi:http/frob@0.2.0, wasi:cli/stdin@0.3.0, frob",
     );
     let module = r#"(module (import "env" "foo" (func)) (import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))
         (import "wasi_snapshot_preview1" "sock_open" (func)) (import "env" "memory" (memory 1)) (func (export "_start")))"#;

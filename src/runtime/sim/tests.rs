@@ -29,6 +29,7 @@ async fn spec(runtime: &SimRuntime, annotations: BTreeMap<String, String>) -> Co
         config: None,
         queue: None,
         network: None,
+        http: None,
         budget: Budget::new(Limits::default(), runtime.clock, None),
         stdio: Stdio::log(&Arc::new(Log::new(runtime.clock, 1_000))),
         annotations,

@@ -19,18 +19,18 @@ mod budgets;
 mod streams;
 
 /// No wait for an event may take longer, on the slowest machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(in crate::runtime) const DEADLINE: Duration = Duration::from_secs(60);
 const LOG_BYTES: usize = 100_000;
 
 /// A runtime in real time, and the threads that its guests run on. One for all tests, as a process
 /// has one.
-struct Real {
-    threads: tokio::runtime::Runtime,
-    runtime: Arc<WasmRuntime>,
-    clock: Clock,
+pub(in crate::runtime) struct Real {
+    pub(in crate::runtime) threads: tokio::runtime::Runtime,
+    pub(in crate::runtime) runtime: Arc<WasmRuntime>,
+    pub(in crate::runtime) clock: Clock,
 }
 
-fn real() -> &'static Real {
+pub(in crate::runtime) fn real() -> &'static Real {
     static REAL: OnceLock<Real> = OnceLock::new();
     REAL.get_or_init(|| {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -43,12 +43,13 @@ fn real() -> &'static Real {
 
 fn runtime(clock: Clock, guests: Handle, cache_dir: Option<PathBuf>) -> Arc<WasmRuntime> {
     let computing = (!clock.is_virtual()).then(|| guests.clone());
-    let options = Options { clock, random: Random::from_seed(1), guests, computing, cache_dir };
+    let options =
+        Options { clock, random: Random::from_seed(1), guests, computing, cache_dir, roots: Vec::new() };
     WasmRuntime::new(options).unwrap()
 }
 
 /// The spec of a container that runs the fixture `name` with `args`.
-async fn spec(runtime: &WasmRuntime, name: &str, args: &[&str]) -> ContainerSpec {
+pub(in crate::runtime) async fn spec(runtime: &WasmRuntime, name: &str, args: &[&str]) -> ContainerSpec {
     spec_of(runtime, fixture(name).unwrap(), args).await
 }
 
@@ -63,6 +64,7 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         config: None,
         queue: None,
         network: None,
+        http: None,
         budget: memory(64 << 20),
         stdio: Stdio::log(&Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES))),
         annotations: BTreeMap::new(),
@@ -74,7 +76,7 @@ fn memory(bytes: u64) -> Arc<Budget> {
 }
 
 /// Where a container of [`spec`] writes.
-fn log_of(spec: &ContainerSpec) -> Arc<Log> {
+pub(in crate::runtime) fn log_of(spec: &ContainerSpec) -> Arc<Log> {
     match &spec.stdio.stdout {
         Output::Log { log, .. } => Arc::clone(log),
         Output::Pipe(_) => panic!("it writes to a pipe"),
@@ -104,7 +106,7 @@ fn run_with(name: &str, args: &[&str], change: impl FnOnce(&mut ContainerSpec)) 
 
 /// Waits until a container has written `text`.
 /// For a guest that says `text` once and no more than the log keeps.
-async fn wait_for_output(log: &Arc<Log>, text: &str) {
+pub(in crate::runtime) async fn wait_for_output(log: &Arc<Log>, text: &str) {
     let mut seen = Vec::new();
     let mut chunks = log.read(&LogQuery { follow: true, ..LogQuery::default() });
     let said = async {
