@@ -66,6 +66,7 @@ mod handler;
 pub mod image;
 mod inbox;
 mod lifecycle;
+mod limits;
 mod logs;
 mod meters;
 mod node;

@@ -32,10 +32,11 @@ use super::start::{self, Begun, Start};
 use super::status::{self, Addresses};
 use super::token::Tokens;
 use super::volume::{self, Volumes};
-use super::{annotations, config};
+use super::{annotations, config, limits};
 use crate::client;
 use crate::network::PodAddress;
 use crate::runtime::Exit;
+use crate::runtime::budget::Budget;
 
 /// How long the status of a pod that may soon be further waits for that: a program that ends at
 /// once costs one write instead of three, and nobody sees a millisecond.
@@ -130,6 +131,8 @@ struct Actor {
     /// All of these as they were last seen.
     contents: Contents,
     on_config_change: OnConfigChange,
+    /// What all containers draw on together, if the pod limits them so.
+    budget: Option<Arc<Budget>>,
     subscriptions: Vec<Subscription>,
     fetching: bool,
     fetch_again: bool,
@@ -173,6 +176,7 @@ pub(crate) async fn run(
         env_sources: Vec::new(),
         contents: Contents::new(),
         on_config_change: OnConfigChange::default(),
+        budget: limits::of_pod(&pod, node.shared.clock),
         node,
         inbox,
         pod,
@@ -434,6 +438,7 @@ impl Actor {
             volumes: self.volumes.clone().unwrap_or_default(),
             slot,
             run: acting.runs,
+            budget: self.budget.clone(),
             tracker,
         };
         acting.runs = acting.runs.saturating_add(1);

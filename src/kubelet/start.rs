@@ -11,18 +11,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::ApiError;
 use super::config::{Beginning, Tracker};
-use super::fields::{self, Facts};
+use super::fields::Facts;
 use super::lifecycle::{Cause, Ended, StartFailure};
 use super::nodes::NodeContext;
 use super::queue::JobQueue;
 use super::running::Place;
 use super::setup::{Setup, Streams};
 use super::volume::Volumes;
-use super::{annotations, env, pull, sources};
+use super::{annotations, env, limits, pull, sources};
 use crate::client;
 use crate::kind::pod::as_container;
 use crate::network::PodNetwork;
-use crate::runtime::budget::{Budget, Limits};
+use crate::runtime::budget::Budget;
 use crate::runtime::log::Log;
 use crate::runtime::network::Network;
 use crate::runtime::{self, Exit, fs};
@@ -67,6 +67,8 @@ pub(crate) struct Start {
     pub(crate) slot: usize,
     /// Counts the container's runs.
     pub(crate) run: i32,
+    /// Of the whole pod, above that of the container.
+    pub(crate) budget: Option<Arc<Budget>>,
     /// Told how the run begins.
     pub(crate) tracker: Arc<Tracker>,
 }
@@ -89,7 +91,7 @@ pub(crate) fn container(pod: &Pod, slot: usize) -> Option<(Cow<'_, ContainerSpec
 
 /// Starts a container's run. Events tell the user how far it came.
 pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
-    let Start { node, pod, pod_ip, volumes, slot, run, tracker } = start;
+    let Start { node, pod, pod_ip, volumes, slot, run, budget, tracker } = start;
     let (container, part) = container(&pod, slot).expect("a pod's containers do not become fewer");
     let container = &*container;
     let image_name = container.image.as_deref().unwrap_or_default();
@@ -137,14 +139,8 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         has_sources,
     });
     let log = Arc::new(Log::new(node.shared.clock, node.config.log_bytes_max));
-    let memory = fields::bound(&pod, container, "memory")
-        .or_else(|| node.config.capacity.get("memory").map(crate::kind::quantity::Amount::of));
-    let limits = Limits {
-        memory: memory.and_then(|amount| u64::try_from(amount.units()).ok()),
-        cpu: fields::bound(&pod, container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
-        cpu_request: fields::request(container, "cpu").and_then(|amount| u64::try_from(amount.millis()).ok()),
-    };
-    let budget = Budget::new(limits, node.shared.clock, None);
+    let limits = limits::of_container(&pod, container, &node.config.capacity);
+    let budget = Budget::new(limits, node.shared.clock, budget);
     let streams = Streams::new(container, node.shared.clock, &budget);
     let env = env::with_image(env, &got.config);
     let setup = Arc::new(Setup {

@@ -22,6 +22,7 @@ mod kills;
 mod kubectl;
 mod lifecycle;
 mod names;
+mod pod_limits;
 mod pods;
 mod proxy;
 mod python_client;
