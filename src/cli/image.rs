@@ -81,13 +81,7 @@ enum ImageCommand {
         #[command(flatten)]
         data_dir: DataDir,
     },
-    /// Compile images ahead of time, so that the first pod starts as fast as every other
-    Compile {
-        #[arg(value_name = "NAME[:TAG]|FILE.wasm", required = true)]
-        names: Vec<String>,
-        #[command(flatten)]
-        data_dir: DataDir,
-    },
+    Compile(Compile),
     /// List the images that pods can use
     List {
         /// For programs
@@ -105,6 +99,37 @@ enum ImageCommand {
     },
 }
 
+/// Compile images ahead of time, so that the first pod starts as fast as every other
+///
+/// The code goes into the cache of the data directory, authenticated by a key of this machine, where every pod of
+/// the same program finds it. It is no file to carry elsewhere: code that another machine has compiled would
+/// have to be trusted with everything that this process may do.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  coracle compile hello.wasm\n  coracle compile ghcr.io/me/hello:v1")]
+pub(super) struct Compile {
+    #[arg(value_name = "NAME[:TAG]|FILE.wasm", required = true)]
+    names: Vec<String>,
+    /// Not offered; asked for, it is explained
+    #[arg(short, long, value_name = "FILE", hide = true)]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
+}
+
+impl Compile {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        match &self.output {
+            None => compile(&self.names, &self.data_dir),
+            Some(path) => Err(format!(
+                "cannot write compiled code to {}: it is kept in the cache of the data directory, where pods find \
+                 it; leave out --output, and name another directory with --data-dir",
+                path.display()
+            )
+            .into()),
+        }
+    }
+}
+
 impl Image {
     pub(super) fn run(&self) -> Result<(), Failure> {
         match &self.command {
@@ -114,7 +139,7 @@ impl Image {
                 push(name, target.as_deref().unwrap_or(name), registries, data_dir)
             }
             ImageCommand::Inspect { name, json, data_dir } => inspect(name, *json, data_dir),
-            ImageCommand::Compile { names, data_dir } => compile(names, data_dir),
+            ImageCommand::Compile(compile) => compile.run(),
             ImageCommand::List { json, data_dir } => list(*json, data_dir),
             ImageCommand::Remove { name, data_dir } => open(data_dir)?
                 .remove(name)

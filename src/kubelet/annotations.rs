@@ -31,7 +31,7 @@ pub(crate) enum OnConfigChange {
     Ignore,
     /// Ends the container and starts it again.
     Restart,
-    /// Asks the container over HTTP. Nodes cannot reach a container's ports yet.
+    /// Asks the pod over HTTP, at its address.
     Http { path: String, port: u16 },
 }
 

@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, LifecycleHandler, Probe as ProbeSpec};
+use k8s_openapi::api::core::v1::{
+    Container as ContainerSpec, HTTPGetAction, LifecycleHandler, Probe as ProbeSpec,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::{TcpStream, lookup_host};
 
@@ -93,6 +95,21 @@ async fn run(
     let setup = target.setup.ok_or(None)?;
     let finished = beside::finish(setup, command, limit, OUTPUT_BYTES_MAX).await.map_err(Some)?;
     Ok((finished.code, String::from_utf8_lossy(&finished.output).into_owned()))
+}
+
+/// Asks for `path` over HTTP, so that the pod hears of a change; why it failed, if it did.
+pub(crate) async fn announce(path: &str, port: u16, timeout: Duration, target: Target<'_>) -> Option<String> {
+    let get = HTTPGetAction {
+        path: Some(path.to_owned()),
+        port: IntOrString::Int(port.into()),
+        ..HTTPGetAction::default()
+    };
+    let seconds = i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX);
+    let asked = ProbeSpec { http_get: Some(get), timeout_seconds: Some(seconds), ..ProbeSpec::default() };
+    match probe(&asked, target).await {
+        Answer::Passed | Answer::Warned(_) => None,
+        Answer::Failed(why) | Answer::Unclear(why) => Some(why),
+    }
 }
 
 /// Runs a hook to its end: why it failed, if it did. How long it may take is up to the caller.

@@ -81,6 +81,8 @@ enum Outcome {
     Wrote(Result<Arc<Pod>, ApiError>),
     Read(Result<Arc<Pod>, ApiError>),
     Deleted(Result<(), ApiError>),
+    /// A request that tells the pod of a change: why it failed, if it did.
+    Announced(Option<String>),
     /// Time to fetch the sources of the volumes again.
     FetchAgain,
     /// What was begun was cancelled.
@@ -131,6 +133,9 @@ struct Actor {
     /// All of these as they were last seen.
     contents: Contents,
     on_config_change: OnConfigChange,
+    /// The pod is being told of a change over HTTP, and of another after that.
+    announcing: bool,
+    announce_again: bool,
     /// What all containers draw on together, if the pod limits them so.
     budget: Option<Arc<Budget>>,
     subscriptions: Vec<Subscription>,
@@ -176,6 +181,8 @@ pub(crate) async fn run(
         env_sources: Vec::new(),
         contents: Contents::new(),
         on_config_change: OnConfigChange::default(),
+        announcing: false,
+        announce_again: false,
         budget: limits::of_pod(&pod, node.shared.clock),
         node,
         inbox,
@@ -510,6 +517,7 @@ impl Actor {
                     }
                 }
             }
+            Outcome::Announced(error) => self.announced(error),
             Outcome::Nothing => {}
         }
     }

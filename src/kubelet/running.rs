@@ -85,6 +85,11 @@ impl Running {
 pub struct Joined(Arc<Setup>);
 
 impl Joined {
+    #[cfg(test)]
+    pub(crate) fn setup(&self) -> &Arc<Setup> {
+        &self.0
+    }
+
     /// Starts a further run beside it; see [`beside`].
     pub async fn exec(&self, command: &[String], wanted: Wanted) -> Result<Beside, Refused> {
         beside::start(&self.0, command, wanted).await

@@ -106,3 +106,47 @@ fn guests_are_told_of_changes_or_started_anew() {
     up.kubectl(&["delete", "pod", "told", "restarted", "--timeout=20s"]);
     child.wait().unwrap();
 }
+
+/// A pod that answers a request for `/status/500` with just that: so what it was asked for is told.
+const ASKED: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: asked}
+data: {k: one}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: asked, annotations: {coracle.dev/on-config-change: 'http:/status/500:8080'}}
+spec:
+  volumes: [{name: v, configMap: {name: asked}}]
+  containers:
+  - name: main
+    image: coracle.dev/http:v1
+    volumeMounts: [{name: v, mountPath: /config}]
+    readinessProbe: {httpGet: {port: 8080}, periodSeconds: 1}
+";
+
+#[test]
+fn a_pod_is_asked_over_http_after_a_change() {
+    if !has("kubectl") {
+        return;
+    }
+    let up = Up::ephemeral(&[]);
+    up.kubectl_stdin(&["apply", "-f", "-"], ASKED);
+    up.kubectl(&["wait", "--for=condition=Ready", "pod/asked", "--timeout=60s"]);
+    let mut watching = up
+        .kubectl_command(&["get", "events", "--watch", "--field-selector=reason=FailedConfigChange"])
+        .args(["-o", "jsonpath={.message}{\"\\n\"}"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    up.kubectl(&["patch", "configmap", "asked", "-p", "{\"data\": {\"k\": \"two\"}}"]);
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let told = lines.map_while(Result::ok).next().unwrap_or_default();
+    watching.kill().ok();
+    watching.wait().unwrap();
+    assert!(
+        told.ends_with("the pod could not be told of a change: HTTP probe failed with statuscode: 500"),
+        "{told}"
+    );
+}

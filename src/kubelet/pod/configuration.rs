@@ -2,12 +2,14 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::annotations::{self, ON_CONFIG_CHANGE, OnConfigChange};
 use super::super::api::ApiError;
 use super::super::config::REVISIONS;
 use super::super::content::Contents;
 use super::super::fields::Facts;
+use super::super::handler;
 use super::super::inbox::SourceNews;
 use super::super::lifecycle::{Event, Slot};
 use super::super::sources::{Latest, Source, fetch_contents};
@@ -15,6 +17,10 @@ use super::super::volume::{self, MountError, Volumes};
 use super::super::{env, start};
 use super::{Actor, Outcome, REPORT, RETRY};
 use crate::client;
+
+/// How long a pod may take to answer that it has heard of a change, and how often it is asked, at most.
+const ANNOUNCEMENT: Duration = Duration::from_secs(10);
+const ANNOUNCEMENTS_MAX: u32 = 5;
 
 impl Actor {
     /// Does as the pod's annotations say from now on, and says which of them mean nothing.
@@ -29,16 +35,7 @@ impl Actor {
         }
         self.on_config_change = wishes.on_config_change;
         match &self.on_config_change {
-            OnConfigChange::Ignore => {}
-            OnConfigChange::Http { path, port } => {
-                let message = format!(
-                    "annotation {ON_CONFIG_CHANGE}: {path} on port {port} is not asked on a change, since nodes \
-                     cannot reach the ports of containers yet; until then changes are ignored"
-                );
-                if tell {
-                    self.node.api.record(&about, true, "Unsupported", message);
-                }
-            }
+            OnConfigChange::Ignore | OnConfigChange::Http { .. } => {}
             OnConfigChange::Restart => {
                 if self.env_sources.is_empty() {
                     let pod = self.pod.clone();
@@ -176,6 +173,52 @@ impl Actor {
         }
         if changed {
             self.soil_by(REPORT);
+            self.announce();
+        }
+    }
+
+    /// Tells the pod of a change over HTTP, if it wants that: one request after the other, and after the last
+    /// change one that began later.
+    fn announce(&mut self) {
+        let OnConfigChange::Http { path, port } = self.on_config_change.clone() else { return };
+        let up = |slot: &Slot| self.life.containers[*slot].is_up();
+        let Some(slot) = (0..self.life.containers.len()).find(up) else { return };
+        if self.announcing {
+            self.announce_again = true;
+            return;
+        }
+        let Some(surroundings) = self.surroundings(slot) else { return };
+        self.announcing = true;
+        let clock = self.node.shared.clock;
+        self.tasks.push(Box::pin(async move {
+            let mut error = None;
+            for attempt in 0..ANNOUNCEMENTS_MAX {
+                if attempt > 0 {
+                    clock.sleep(RETRY).await;
+                }
+                error = handler::announce(&path, port, ANNOUNCEMENT, surroundings.target()).await;
+                if error.is_none() {
+                    break;
+                }
+            }
+            Outcome::Announced(error)
+        }));
+    }
+
+    /// The pod has heard of a change, or why it could not.
+    pub(super) fn announced(&mut self, error: Option<String>) {
+        self.announcing = false;
+        if self.life.end.is_some() || self.life.stop.is_some() {
+            return;
+        }
+        if let Some(why) = error {
+            let about = client::reference(&*self.pod, None);
+            let message =
+                format!("annotation {ON_CONFIG_CHANGE}: the pod could not be told of a change: {why}");
+            self.node.api.record(&about, true, "FailedConfigChange", message);
+        }
+        if std::mem::take(&mut self.announce_again) {
+            self.announce();
         }
     }
 

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// What a handler needs of the pod, apart from it.
-struct Surroundings {
+pub(super) struct Surroundings {
     container: ContainerSpec,
     ip: Ipv4Addr,
     clock: Clock,
@@ -29,7 +29,7 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    fn target(&self) -> Target<'_> {
+    pub(super) fn target(&self) -> Target<'_> {
         Target { container: &self.container, ip: self.ip, clock: self.clock, setup: self.setup.as_ref() }
     }
 }
@@ -46,7 +46,7 @@ impl Acting {
 }
 
 impl Actor {
-    fn surroundings(&self, slot: Slot) -> Option<Surroundings> {
+    pub(super) fn surroundings(&self, slot: Slot) -> Option<Surroundings> {
         let (container, _) = start::container(&self.pod, slot)?;
         let ip = self.addresses.pod.unwrap_or(self.addresses.host);
         let setup = self.acting[slot].begun.as_ref().map(|begun| begun.place.setup.clone());

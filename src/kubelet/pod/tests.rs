@@ -24,6 +24,7 @@ use crate::kubelet::services::Services;
 use crate::kubelet::sources::{SourceKind, Sources};
 use crate::network::Networks;
 use crate::random::Random;
+use crate::runtime::stdio::Output;
 use crate::runtime::{Container, ContainerSpec, Image, ImageError, Runtime};
 
 mod config;
@@ -152,7 +153,7 @@ impl NodeApi for FakeApi {
 }
 
 /// Runs that end as their first argument says: a code at once, or not (`sleep`); `hears` and `ignores` are asked
-/// to stop, and only the first does so.
+/// to stop, and only the first does so. A second argument is what is written, if that is to a pipe.
 #[derive(Default)]
 struct FakeRuntime {
     started: Mutex<Vec<ContainerSpec>>,
@@ -190,6 +191,11 @@ impl Runtime for FakeRuntime {
             Some(code) => Some(Exit::Code(code.parse().unwrap())),
         };
         let word = spec.args.get(1).cloned();
+        if let (Output::Pipe(stdout), Some(_)) = (&spec.stdio.stdout, &exit) {
+            let says = spec.args.get(2).cloned().unwrap_or_default();
+            stdout.write(says.into()).await;
+            stdout.end();
+        }
         self.started.lock().unwrap().push(spec);
         let (sender, receiver) = watch::channel(exit);
         let sender = Arc::new(sender);

@@ -263,7 +263,12 @@ fn client(tls: &hosts::Tls, is_plain: bool, stall: Duration) -> std::result::Res
     build(true).or_else(|error| if is_plain { build(false) } else { Err(error) })
 }
 
-/// An error and what caused it, on one line.
+/// In rustls' words: the certificate that a server shows may only sign others.
+const AUTHORITY_SERVES: &str = "CaUsedAsEndEntity";
+const AUTHORITY_MEND: &str = " (the registry shows the certificate of an authority, CA:TRUE, as its own: make it one \
+     that this authority has signed, and name the authority in tls.ca_file)";
+
+/// An error and what caused it, on one line; and its mend, if few know it.
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -274,6 +279,9 @@ pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
             text.push_str(&why);
         }
         cause = inner.source();
+    }
+    if text.contains(AUTHORITY_SERVES) {
+        text.push_str(AUTHORITY_MEND);
     }
     text
 }

@@ -157,17 +157,44 @@ fn annotations_without_a_meaning_are_said_once() {
     in_virtual_time(async {
         let mut harness = Harness::new();
         let pod = annotated(pod("sleep", "Always"), "coracle.dev/subpath", "melted");
-        harness.run(annotated(pod, "coracle.dev/on-config-change", "http:/reload:8080"));
+        harness.run(annotated(pod, "coracle.dev/on-config-change", "Restart"));
         harness.until_written("Running running").await;
         let events = harness.events();
         let about = |part: &str| events.iter().filter(|event| event.contains(part)).count();
         assert_eq!(about("InvalidAnnotation: annotation coracle.dev/subpath: \"melted\" has no meaning"), 1);
-        assert_eq!(about("Unsupported: annotation coracle.dev/on-config-change: /reload on port 8080"), 1);
+        assert_eq!(about("annotation coracle.dev/on-config-change: \"Restart\" has no meaning"), 1);
         let pod = (**harness.api.state.lock().unwrap().pod.as_ref().unwrap()).clone();
         harness.inbox.pod_changed(harness.api.put(annotated(pod, "coracle.dev/on-config-change", "reload")));
         harness
             .until(|state| state.events.iter().any(|event| event.contains("\"reload\" has no meaning")))
             .await;
+        harness.delete();
+        harness.ended().await;
+    });
+}
+
+#[test]
+fn a_pod_that_cannot_be_told_of_a_change_says_so() {
+    in_virtual_time(async {
+        let mut harness = Harness::new();
+        // Nothing listens there, which is found at once or within the time that the pod has.
+        harness.run(annotated(
+            configured("sleep", "Always"),
+            "coracle.dev/on-config-change",
+            "http:/reload:1",
+        ));
+        harness.config_map("mounted", "one");
+        harness.config_map("env", "one");
+        harness.until_written("Running running").await;
+        harness.config_map("mounted", "two");
+        let failed = |event: &String| {
+            event.starts_with("FailedConfigChange: annotation coracle.dev/on-config-change: ")
+        };
+        harness.until(|state| state.events.iter().any(failed)).await;
+        let events = harness.events();
+        let told = events.iter().find(|event| failed(event)).unwrap();
+        assert!(told.contains("/reload\": "), "{told}");
+        assert_eq!(harness.runtime.started.lock().unwrap().len(), 1, "it goes on");
         harness.delete();
         harness.ended().await;
     });

@@ -1,6 +1,7 @@
 //! Hooks, and how runs are asked to stop, with the time that passes.
 
 use super::*;
+use crate::kubelet::handler::{self, Target};
 
 /// On a node that runs code.
 fn harness() -> Harness {
@@ -189,6 +190,49 @@ fn where_no_code_runs_nothing_is_probed_and_no_hook_is_run() {
         let status = harness.api.state.lock().unwrap().pod.as_ref().unwrap().status.clone().unwrap();
         assert!(status.container_statuses.unwrap()[0].ready);
         harness.inbox.shutdown();
+        harness.ended().await;
+    });
+}
+
+/// BEHAVIOURS 9.9: commands of probes, by their exit codes.
+#[test]
+fn a_command_passes_a_probe_by_its_exit_code() {
+    in_virtual_time(async {
+        let mut harness = harness();
+        harness.run(pod("sleep", "Always"));
+        harness.until_written("Running running").await;
+        let pod = harness.api.state.lock().unwrap().pod.clone().unwrap();
+        let joined = harness.node.shared.running.find(&pod, "c").unwrap();
+        let (clock, container) =
+            (harness.node.shared.clock, pod.spec.as_ref().unwrap().containers[0].clone());
+        let ask = async |command: &[&str], runs: bool| {
+            let probe = json!({"exec": {"command": command}, "timeoutSeconds": 2});
+            let setup = runs.then(|| joined.setup());
+            let target = Target { container: &container, ip: Ipv4Addr::LOCALHOST, clock, setup };
+            handler::probe(&serde_json::from_value(probe).unwrap(), target).await
+        };
+        let failed = |text: &str| Answer::Failed(text.to_owned());
+        for (command, expected) in [
+            (&["self", "0"][..], Answer::Passed),
+            (&["hello", "0", "all is well"], Answer::Passed),
+            (&["self", "3"], failed("")),
+            (&["self", "3", "not yet"], failed("not yet")),
+            (&["self", "trap", "begun, "], failed("begun, unreachable")),
+            (&["self", "oom"], failed("it took more memory than its limit")),
+            (&["self", "sleep"], failed("command timed out: \"self sleep\" timed out after 2s")),
+        ] {
+            assert_eq!(ask(command, true).await, expected, "{command:?}");
+        }
+        let Answer::Failed(absent) = ask(&["bash"], true).await else { panic!("it is not there") };
+        assert!(absent.starts_with("exec: \"bash\": executable file not found"), "{absent}");
+        // This store has no toolbox, which says nothing about the container.
+        let Answer::Unclear(why) = ask(&["ls"], true).await else { panic!("it cannot be run") };
+        assert!(why.starts_with("cannot run \"ls\""), "{why}");
+        assert_eq!(ask(&["self", "0"], false).await, Answer::Unclear("the container has ended".to_owned()));
+        let much = "x".repeat(20 << 10);
+        let Answer::Failed(told) = ask(&["self", "1", &much], true).await else { panic!("it fails") };
+        assert_eq!(told.len(), 10 << 10);
+        harness.delete();
         harness.ended().await;
     });
 }
