@@ -14,7 +14,7 @@ use std::path::Path;
 /// - `coracle.dev/hello-http:v1` is a handler of HTTP requests: `GET /` greets, `POST /echo`, `GET /fetch/URL`.
 /// - `coracle.dev/load:v1` computes, holds memory, or says how late it wakes: `load cpu|memory|late …`.
 /// - `coracle.dev/finish:v1` works piece by piece and ends well when it is asked to stop:
-///   `finish [PIECE_SECONDS [ignore]]`.
+///   `finish [PIECE_SECONDS [ignore|spin]]`.
 /// - `coracle.dev/reload:v1` prints files and settings when it is told of a change: `reload FILE|SETTING…`.
 #[must_use]
 pub fn builtin() -> &'static [(&'static str, &'static [u8])] {

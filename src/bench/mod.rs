@@ -15,6 +15,7 @@ mod pods;
 mod report;
 mod stage;
 mod start;
+mod stop;
 
 use std::error::Error;
 
@@ -71,6 +72,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "start",
         about: "the latency from create to Running of pods whose image is not yet compiled, is in the cache on disk, or has run",
         run: start::run,
+    },
+    Scenario {
+        name: "stop",
+        about: "delete pods whose guests go on, asleep or computing: the time from the end of their grace until they are gone",
+        run: stop::run,
     },
     Scenario {
         name: "density",
