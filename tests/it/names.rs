@@ -1,5 +1,7 @@
 //! Names of services and pods as guests, and others on the machine, look them up (BEHAVIOURS 16.5).
 
+use std::io::Write;
+
 use crate::harness::{DEADLINE, Up, has, text};
 
 /// Two namespaces with services of the same name, and a headless service with one endpoint of two ready.
@@ -180,9 +182,17 @@ fn others_on_the_machine_ask_the_server() {
     let up = Up::durable(&[]);
     up.kubectl_stdin(&["apply", "-f", "-"], OBJECTS);
     let server = cluster_ip(&up, "kube-system", "kube-dns");
-    let slice =
+    let served =
         up.kubectl(&["get", "endpointslice", "kube-dns", "-n", "kube-system", "-o", "jsonpath={.endpoints}"]);
-    assert!(slice.contains(&server), "another program listens on {server}, or this one may not: {slice}");
+    if !served.contains(&server) {
+        // Not everybody may listen on port 53; then an Event says so, and what to do.
+        let said = up.kubectl(&["events", "-n", "kube-system", "--for=service/kube-dns"]);
+        assert!(said.contains("Permission denied") && said.contains("setcap"), "{said}");
+        std::io::stderr()
+            .write_all(b"\n******** SKIPPED: port 53 may not be listened on ********\n\n")
+            .unwrap();
+        return;
+    }
     let db = cluster_ip(&up, "default", "db");
     let name = "db.default.svc.cluster.local";
     dig(&server, &["+short", name], &format!("{db}\n"));

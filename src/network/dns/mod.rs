@@ -49,7 +49,8 @@ pub struct Names {
     synced: watch::Sender<(bool, bool)>,
     /// Where the cluster's server is said to be.
     server: Ipv4Addr,
-    machine: Settings,
+    /// As it was when somebody outside was last asked.
+    machine: RwLock<Settings>,
     upstream: Upstream,
     clock: Clock,
 }
@@ -58,25 +59,36 @@ impl Names {
     /// `server` is the address by which pods know the cluster's names.
     #[must_use]
     pub fn new(server: Ipv4Addr, clock: Clock, random: Random) -> Self {
-        // In virtual time the machine must not make a difference.
-        let text = if clock.is_virtual() { None } else { std::fs::read_to_string(MACHINE_SETTINGS).ok() };
-        let mut machine = Settings::parse(&text.unwrap_or_default());
-        // Nobody is to ask us what we ask them.
-        machine.nameservers.retain(|one| *one != IpAddr::V4(server));
-        Self {
+        let names = Self {
             zone: RwLock::default(),
             synced: watch::Sender::default(),
             server,
-            machine,
+            machine: RwLock::default(),
             upstream: Upstream::new(clock, random),
             clock,
+        };
+        names.others();
+        names
+    }
+
+    /// The machine's own name servers: read anew, since a laptop has others wherever it is carried.
+    fn others(&self) -> Vec<IpAddr> {
+        // In virtual time the machine must not make a difference.
+        if !self.clock.is_virtual()
+            && let Ok(text) = std::fs::read_to_string(MACHINE_SETTINGS)
+        {
+            let mut machine = Settings::parse(&text);
+            // Nobody is to ask us what we ask them.
+            machine.nameservers.retain(|one| *one != IpAddr::V4(self.server));
+            *self.machine.write().expect("no holder panics") = machine;
         }
+        self.machine.read().expect("no holder panics").nameservers.clone()
     }
 
     /// How `pod` looks names up.
     #[must_use]
     pub fn settings(&self, pod: &k8s_openapi::api::core::v1::Pod) -> Settings {
-        Settings::of_pod(pod, self.server, &self.machine)
+        Settings::of_pod(pod, self.server, &self.machine.read().expect("no holder panics"))
     }
 
     /// Follows the API until it shuts down.
@@ -138,7 +150,7 @@ impl Names {
     /// The answer of other servers, as bytes for whoever asked us.
     pub(crate) async fn ask_others(&self, question: Question, transport: Transport) -> Vec<u8> {
         let others = match question.forward(self.upstream.id()) {
-            Some(query) => self.upstream.ask(&self.machine.nameservers, &query, transport).await.ok(),
+            Some(query) => self.upstream.ask(&self.others(), &query, transport).await.ok(),
             None => None,
         };
         question.reply(others)
@@ -209,7 +221,7 @@ impl Names {
             },
             None => name.to_owned(),
         };
-        self.upstream.addresses(&self.machine.nameservers, &outside).await
+        self.upstream.addresses(&self.others(), &outside).await
     }
 
     #[cfg(test)]

@@ -31,12 +31,14 @@ pub struct Upstream {
     clock: Clock,
     random: Random,
     questions: Semaphore,
+    /// [`PORT`], but for tests.
+    port: u16,
 }
 
 impl Upstream {
     #[must_use]
     pub fn new(clock: Clock, random: Random) -> Self {
-        Self { clock, random, questions: Semaphore::new(QUESTIONS_MAX) }
+        Self { clock, random, questions: Semaphore::new(QUESTIONS_MAX), port: PORT }
     }
 
     /// A number for a question, which is no secret but hard to guess.
@@ -57,7 +59,7 @@ impl Upstream {
         let mut last = io::Error::other("there is no other name server to ask");
         for _ in 0..ROUNDS {
             for server in servers {
-                let server = SocketAddr::from((*server, PORT));
+                let server = SocketAddr::from((*server, self.port));
                 match self.clock.timeout(ANSWER_MAX, exchange(server, query, transport)).await {
                     Ok(Ok(answer)) => return Ok(answer),
                     Ok(Err(error)) => last = error,
@@ -119,3 +121,6 @@ async fn over_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Message> {
     wire::matching(query, &bytes)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what came back is no answer"))
 }
+
+#[cfg(test)]
+mod tests;
