@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::kind::address_plan::is_machines;
 use crate::kubelet::terminal::OnInterrupt;
 use crate::kubelet::{Logs, Meters, Refused, Running, Used, Wanted};
+use crate::network::dial;
 use crate::runtime::log::LogQuery;
 use crate::runtime::pipe::{Receiver, Sender};
 
@@ -144,7 +145,7 @@ impl NodeAccess for Nodes {
 }
 
 async fn connect(clock: Clock, to: SocketAddr) -> io::Result<TcpStream> {
-    let connection = clock.timeout(CONNECT_MAX, TcpStream::connect(to)).await;
+    let connection = clock.timeout(CONNECT_MAX, dial(to)).await;
     let connection = connection.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let named = |error: io::Error| {
         let text = error.to_string();

@@ -93,6 +93,21 @@ pub fn is_machines(ip: Ipv4Addr) -> bool {
     ip.is_loopback() && u32::from(ip) < NODES
 }
 
+/// Where the host's own connections to pods come from: an address of nodes, but of none of them.
+pub const HOST: Ipv4Addr = Ipv4Addr::from_bits(NODES);
+
+/// A pod's address, of whatever cluster.
+#[must_use]
+pub fn is_pod(ip: Ipv4Addr) -> bool {
+    ip.is_loopback() && ip >= PODS
+}
+
+/// A node's address, of whatever cluster.
+#[must_use]
+pub fn is_node(ip: Ipv4Addr) -> bool {
+    u32::from(ip).checked_sub(NODES).is_some_and(|offset| offset < NODES_MAX)
+}
+
 /// A service's address, of whatever cluster.
 #[must_use]
 pub fn is_service(ip: Ipv4Addr) -> bool {

@@ -38,6 +38,7 @@ pub mod lease;
 pub mod limit_range;
 pub mod metrics;
 pub mod namespace;
+pub mod network_policy;
 pub mod node;
 pub mod pod;
 pub mod pod_disruption_budget;
@@ -100,6 +101,7 @@ pub static ALL: &[&Kind] = &[
     &event_v1::KIND,
     &metrics::NODES,
     &metrics::PODS,
+    &network_policy::KIND,
     &runtime_class::KIND,
     &pod_disruption_budget::KIND,
     &priority_class::KIND,

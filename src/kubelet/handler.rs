@@ -19,6 +19,7 @@ use super::beside::{self, Unfinished};
 use super::probe::Answer;
 use super::setup::Setup;
 use crate::clock::Clock;
+use crate::network::dial;
 
 mod grpc;
 mod http_get;
@@ -175,9 +176,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
             found.next().ok_or_else(|| format!("dial tcp: lookup {host}: no such host"))?
         }
     };
-    TcpStream::connect(address)
-        .await
-        .map_err(|error| format!("dial tcp {address}: connect: {}", go_error(&error)))
+    dial(address).await.map_err(|error| format!("dial tcp {address}: connect: {}", go_error(&error)))
 }
 
 /// An error of a socket as Go names it.

@@ -187,14 +187,13 @@ async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<
         }
     };
     ready.send_replace(Some(Ok(())));
-    let services = shared.services.clone();
-    let networks = shared.networks.clone();
+    let (services, networks) = (shared.services.clone(), shared.networks.clone());
     let dispatch = Dispatch::new(contexts, shared.clone());
     let act = async {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = services.synced() => {}
+            () = async { tokio::join!(services.synced(), networks.synced()); } => {}
         }
         dispatch.run(&client, &stop).await;
     };

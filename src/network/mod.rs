@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::client::Client;
 use crate::clock::Clock;
-use crate::kind::address_plan::{AddressPlan, is_machines};
+use crate::kind::address_plan::{AddressPlan, is_machines, is_node, is_pod};
 use crate::random::Random;
 use crate::runtime::network::{LookupError, Network, Protocol, Refusal};
 
@@ -20,8 +20,14 @@ use dns::Names;
 use dns::names::{Hosts, Settings};
 
 pub mod claim;
+mod dial;
 pub mod dns;
 pub(crate) mod pod_addresses;
+mod policy;
+
+use policy::Policies;
+
+pub use dial::dial;
 
 pub(crate) use pod_addresses::{PodAddress, PodAddresses};
 
@@ -36,6 +42,7 @@ struct Shared {
     plan: AddressPlan,
     addresses: PodAddresses,
     names: Arc<Names>,
+    policies: Policies,
 }
 
 impl Networks {
@@ -43,12 +50,12 @@ impl Networks {
     pub fn new(plan: AddressPlan, clock: Clock, random: &Random) -> Self {
         let addresses = PodAddresses::beginning_anywhere(random);
         let names = Arc::new(Names::new(plan.dns(), clock, random.clone()));
-        Self(Arc::new(Shared { plan, addresses, names }))
+        Self(Arc::new(Shared { plan, addresses, names, policies: Policies::default() }))
     }
 
-    /// Follows the API, so that names are known, until it shuts down.
+    /// Follows the API, so that names and policies are known, until it shuts down.
     pub(crate) async fn follow(&self, client: &Client) {
-        self.0.names.follow(client).await;
+        tokio::join!(self.0.names.follow(client), self.0.policies.follow(client));
     }
 
     /// The cluster's names.
@@ -60,6 +67,11 @@ impl Networks {
     #[must_use]
     pub fn plan(&self) -> AddressPlan {
         self.0.plan
+    }
+
+    /// Returns once what there is has been seen.
+    pub(crate) async fn synced(&self) {
+        self.0.policies.synced().await;
     }
 
     /// An address for a pod; `None` when eight million have one.
@@ -79,7 +91,6 @@ pub(crate) struct PodNetwork {
     pod: Arc<Pod>,
     address: Ipv4Addr,
     /// Its node's.
-    #[expect(dead_code, reason = "for services, names and policies")]
     host: Ipv4Addr,
 }
 
@@ -93,6 +104,17 @@ impl PodNetwork {
     pub(crate) fn hosts(&self) -> Hosts {
         Hosts::of_pod(&self.pod)
     }
+
+    /// Whether policies let the pod connect there.
+    fn permits(&self, protocol: Protocol, to: SocketAddrV4) -> bool {
+        let policies = &self.shared.policies;
+        self.is_hosts() || policies.permit_egress(&self.pod, self.address, protocol, *to.ip(), to.port())
+    }
+
+    /// Whether it has its node's network.
+    fn is_hosts(&self) -> bool {
+        self.address == self.host
+    }
 }
 
 #[async_trait]
@@ -101,16 +123,21 @@ impl Network for PodNetwork {
         self.address
     }
 
-    fn route(&self, _protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+    fn route(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
         // The containers of a pod share one machine.
         if *to.ip() == Ipv4Addr::LOCALHOST {
             return Ok(SocketAddrV4::new(self.address, to.port()));
         }
-        if is_machines(*to.ip()) { Err(Refusal::Denied) } else { Ok(to) }
+        if is_machines(*to.ip()) || !self.permits(protocol, to) { Err(Refusal::Denied) } else { Ok(to) }
     }
 
-    fn admits(&self, _protocol: Protocol, _port: u16, _from: SocketAddr) -> bool {
-        true
+    fn admits(&self, protocol: Protocol, port: u16, from: SocketAddr) -> bool {
+        // A pod's own network has asked for both ends, and may be that of a pod too new to be known.
+        let is_asked = matches!(from.ip(), IpAddr::V4(ip) if is_node(ip) || is_pod(ip));
+        let policies = &self.shared.policies;
+        self.is_hosts()
+            || is_asked
+            || policies.permit_ingress(&self.pod, self.address, protocol, from.ip(), port)
     }
 
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {

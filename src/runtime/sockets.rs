@@ -7,6 +7,7 @@
 //!   pod's: `access-denied`.
 //! - Whom a connection or a datagram reaches is for the pod's [`Network`] to say, which knows services and
 //!   what is not the guest's to reach.
+//! - Connections that the network does not admit are not told to the guest.
 //! - Connections to addresses of the cluster leave from the pod's address.
 //! - So are the addresses of names ([`lookup`]).
 //! - There is no IPv6: `not-supported`, on which programs fall back to IPv4. (A socket of IPv4 in its
@@ -27,7 +28,7 @@ use wasmtime_wasi::p2::bindings::sockets::udp::{
     OutgoingDatagramStream,
 };
 use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
-use wasmtime_wasi::p2::{SocketResult, TcpSocket, UdpSocket};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, SocketResult, TcpSocket, UdpSocket};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView, WasiSocketsView as _};
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
 
@@ -153,6 +154,16 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
         },
     )?;
 
+    tcp.func_wrap(
+        "[method]tcp-socket.accept",
+        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
+            let network = store.data().network().cloned();
+            let mut sockets = store.data_mut().sockets();
+            let accepted = accept(&mut sockets, network.as_deref(), &this);
+            Ok((answer(&mut sockets, accepted)?,))
+        },
+    )?;
+
     let mut udp = linker.instance(&name("udp"))?;
     udp.func_wrap_async(
         "[method]udp-socket.start-bind",
@@ -224,6 +235,33 @@ fn answer<R>(
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(error) => sockets.convert_error_code(error).map(Err),
+    }
+}
+
+type Accepted = (Resource<TcpSocket>, Resource<DynInputStream>, Resource<DynOutputStream>);
+
+/// The next connection that the network admits; the others are closed, and the guest never hears of them.
+fn accept(
+    sockets: &mut WasiSocketsCtxView<'_>,
+    network: Option<&dyn Network>,
+    this: &Resource<TcpSocket>,
+) -> SocketResult<Accepted> {
+    let again = |socket: &Resource<TcpSocket>| Resource::new_borrow(socket.rep());
+    loop {
+        let (socket, input, output) = HostTcpSocket::accept(sockets, again(this))?;
+        let here: SocketAddr = HostTcpSocket::local_address(sockets, again(&socket))?.into();
+        // Whoever has gone already is told to the guest by what it reads.
+        let from = HostTcpSocket::remote_address(sockets, again(&socket)).map(SocketAddr::from);
+        let is_admitted = match (network, from) {
+            (Some(network), Ok(from)) => network.admits(Protocol::Tcp, here.port(), from),
+            (None, _) | (_, Err(_)) => true,
+        };
+        if is_admitted {
+            return Ok((socket, input, output));
+        }
+        sockets.table.delete(input)?;
+        sockets.table.delete(output)?;
+        sockets.table.delete(socket)?;
     }
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::harness::{Up, coracle, has, text};
 
 /// A program of `guests/` as a file.
-fn file(directory: &Path, guest: &str) -> PathBuf {
+pub(crate) fn file(directory: &Path, guest: &str) -> PathBuf {
     let path = directory.join(format!("{guest}.wasm"));
     fs::write(&path, guests::fixture(guest).unwrap()).unwrap();
     path

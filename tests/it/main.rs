@@ -24,6 +24,7 @@ mod lifecycle;
 mod names;
 mod pod_limits;
 mod pods;
+mod policy;
 mod proxy;
 mod python_client;
 mod queue;

@@ -2,8 +2,8 @@
 //!
 //! `connect`: tries everything that nobody granted. `connect WHAT ADDRESS…` does one thing after the other:
 //! `bind ADDRESS`, `dial ADDRESS` (sends a line, prints the answer's first), `udp-bind ADDRESS`,
-//! `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to itself), `lookup NAME` (its addresses). An address
-//! may have a name for its host.
+//! `get ADDRESS` (asks by HTTP, prints the status line), `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to
+//! itself), `lookup NAME` (its addresses). An address may have a name for its host.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
@@ -23,6 +23,7 @@ fn main() {
             "bind" => TcpListener::bind(address).and_then(|listener| listener.local_addr()).map(shown),
             "udp-bind" => UdpSocket::bind(address).and_then(|socket| socket.local_addr()).map(shown),
             "dial" => dial(address),
+            "get" => get(address),
             "tcp-echo" => tcp_echo(address),
             "udp-echo" => udp_echo(address),
             "lookup" => lookup(address),
@@ -61,6 +62,14 @@ fn lookup(name: &str) -> std::io::Result<String> {
 fn unresolved(error: &std::io::Error) -> String {
     let text = error.to_string();
     if text.contains("Try again") { "later".to_owned() } else { "unknown".to_owned() }
+}
+
+fn get(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
 }
 
 /// Listens on `address` and dials 127.0.0.1, as the containers of a pod reach each other.
