@@ -49,7 +49,7 @@ fn kubectl_debug_adds_a_container_that_runs_once() {
     let up = up();
     up.kubectl(&["debug", "p", TOOLBOX, "-c", "look", "--", "sh", "-c", "ls /; exit 3"]);
     assert_eq!(ended(&up, 0), "3");
-    assert_eq!(up.kubectl(&["logs", "p", "-c", "look"]), "dev\n");
+    assert!(up.kubectl(&["logs", "p", "-c", "look"]).lines().any(|line| line == "dev"));
     up.kubectl(&["debug", "p", TOOLBOX, "-c", "aimed", "--target=main", "--profile=general", "--", "true"]);
     assert_eq!(ended(&up, 1), "0");
 
