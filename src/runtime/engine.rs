@@ -1,8 +1,10 @@
 //! The engines that compile and run guests, with the settings that make starting one cheap.
 //!
 //! Two of them. The *pool* has all its stacks and memories reserved in advance: starting a guest
-//! takes a few microseconds and no new mapping. The *spare* engine allocates on demand with few
-//! mappings each, so that ten thousand guests at once fit into the kernel's default bound of 65,530.
+//! takes a few microseconds and no new mapping. The *spare* engine allocates on demand: from an
+//! [`arena`](super::arena), where the kernel has what that takes, so that no guest has a mapping of its
+//! own; elsewhere with few mappings each, of which ten thousand guests at once fit into the kernel's
+//! default bound of 65,530.
 //! A guest runs in the pool unless it is full, or could not be reserved.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -23,6 +25,8 @@ const TABLES_EACH: u32 = 4;
 /// the kernel again. Enough for small Rust programs: 1 MiB of stack and their data above it.
 const KEEP_MEMORY: usize = 2 << 20;
 const KEEP_TABLE: usize = 64 << 10;
+/// Stack of a guest of the spare engine, with room for the host below what WebAssembly may take (512 KiB).
+const STACK: usize = 2 << 20;
 /// What a growing memory of the spare engine reserves ahead, so that it is not moved each time.
 const GROWTH: u64 = 16 << 20;
 
@@ -119,6 +123,14 @@ fn spare_config() -> Config {
         .memory_reservation(0)
         .memory_guard_size(0)
         .memory_reservation_for_growth(GROWTH)
-        .memory_init_cow(false);
+        .memory_init_cow(false)
+        .async_stack_size(STACK);
+    #[cfg(target_os = "linux")]
+    match super::arena::arenas(STACK) {
+        Ok((stacks, memories)) => {
+            config.with_host_stack(stacks).with_host_memory(memories);
+        }
+        Err(error) => tracing::info!("guests beyond {POOL_SLOTS} take mappings of their own: {error}"),
+    }
     config
 }

@@ -12,6 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+#[cfg(target_os = "linux")]
+mod arena;
 pub mod budget;
 mod cache;
 mod component;
