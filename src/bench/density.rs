@@ -109,7 +109,7 @@ fn pod(name: &str) -> Pod {
 }
 
 /// Memory of this process, in KiB.
-fn resident() -> Result<u64, Failure> {
+pub(super) fn resident() -> Result<u64, Failure> {
     amount("/proc/self/status", "VmRSS:")
 }
 

@@ -17,7 +17,7 @@ use crate::client::{DeleteOptions, Select};
 use crate::cluster::Cluster;
 
 /// How long a guest sleeps, and the time between two questions to the API.
-const NAP: Duration = Duration::from_millis(5);
+pub(super) const NAP: Duration = Duration::from_millis(5);
 /// Guests that compute, one round after the other.
 const SPINNERS: [u32; 3] = [0, 2, 8];
 /// Milli-cores of those that share a full machine; as many of each as there are cores.
@@ -58,17 +58,7 @@ async fn round(cluster: &Cluster, naps: u32, spinners: u32, report: &mut Report)
 
     let probe = format!("probe-{spinners}");
     client.create(pod(&probe, &["late", &naps.to_string(), &NAP.as_millis().to_string()])).await?;
-    let asking = async {
-        let mut answers = Vec::new();
-        for _ in 0..naps {
-            clock.sleep(NAP).await;
-            let before = clock.monotonic();
-            client.get::<Namespace>("", "default").await?;
-            answers.push(clock.monotonic().saturating_sub(before));
-        }
-        Ok::<_, Failure>(answers)
-    };
-    let both = async { tokio::try_join!(asking, wait_for(&mut watcher, &probe, "Succeeded", 1)) };
+    let both = async { tokio::try_join!(ask(cluster, naps), wait_for(&mut watcher, &probe, "Succeeded", 1)) };
     let (mut answers, ()) = clock
         .timeout(PATIENCE + NAP * naps * 4, both)
         .await
@@ -126,7 +116,20 @@ fn computed(log: &str) -> Result<f64, Failure> {
     Ok(line.split(' ').nth(2).ok_or("a guest did not say how much it computed")?.parse()?)
 }
 
-async fn log(cluster: &Cluster, pod: &str) -> Result<String, Failure> {
+/// Asks the API so often, once a nap: how long each answer took.
+pub(super) async fn ask(cluster: &Cluster, naps: u32) -> Result<Vec<Duration>, Failure> {
+    let (client, clock) = (cluster.client(), cluster.clock());
+    let mut answers = Vec::new();
+    for _ in 0..naps {
+        clock.sleep(NAP).await;
+        let before = clock.monotonic();
+        client.get::<Namespace>("", "default").await?;
+        answers.push(clock.monotonic().saturating_sub(before));
+    }
+    Ok(answers)
+}
+
+pub(super) async fn log(cluster: &Cluster, pod: &str) -> Result<String, Failure> {
     let mut log = cluster.client().logs("default", pod, LogOptions::default()).await?;
     let mut text = Vec::new();
     while let Some(chunk) = log.next().await {
@@ -136,7 +139,7 @@ async fn log(cluster: &Cluster, pod: &str) -> Result<String, Failure> {
 }
 
 /// The names and figures of `late: p50 80 us, p99 200 us, max 300 us`, in microseconds.
-fn lateness(log: &str) -> Result<Vec<(String, f64)>, Failure> {
+pub(super) fn lateness(log: &str) -> Result<Vec<(String, f64)>, Failure> {
     let line = log.lines().find_map(|line| line.strip_prefix("late: ")).ok_or("the probe said nothing")?;
     line.split(", ")
         .map(|part| {
@@ -147,7 +150,7 @@ fn lateness(log: &str) -> Result<Vec<(String, f64)>, Failure> {
         .collect()
 }
 
-fn pod(name: &str, args: &[&str]) -> Pod {
+pub(super) fn pod(name: &str, args: &[&str]) -> Pod {
     Pod {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),

@@ -10,6 +10,7 @@ mod daemon_set;
 mod density;
 mod fair;
 mod footprint;
+mod hostile;
 mod job;
 mod pods;
 mod report;
@@ -87,6 +88,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "fair",
         about: "guests that compute without end, beside one that sleeps N times and a client of the API: how late both are",
         run: fair::run,
+    },
+    Scenario {
+        name: "hostile",
+        about: "guests that loop, allocate, recurse, spam, hoard or will not stop, beside one that sleeps N times and a client of the API",
+        run: hostile::run,
     },
     Scenario {
         name: "footprint",

@@ -14,7 +14,8 @@ use crate::bench::{Options, SCENARIOS};
 /// minute and takes the time from that minute to each one's Job; `job` makes a Job of N completions of
 /// pods that exit at once, plain and Indexed, and takes the time until it is Complete; `daemonset` makes a DaemonSet on N
 /// simulated nodes and takes the time until each runs its pod, then until all are replaced; `stop` deletes pods that do
-/// not heed it and takes the time from the end of their grace until they are gone; `footprint`
+/// not heed it and takes the time from the end of their grace until they are gone; `hostile`
+/// runs guests that take whatever they can get and measures their neighbour, which sleeps N times; `footprint`
 /// starts `coracle up` and looks at an idle cluster.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  coracle bench pods --count 10000\n  \

@@ -20,7 +20,7 @@ use super::http::outgoing::{Hooks, Trust};
 use super::limits::{MemoryLimit, Meter, Slices};
 use super::network::Network;
 use super::queue::{HasQueue, Queue, QueueView};
-use super::sockets::{self, HasNetwork};
+use super::sockets::{self, Descriptors, HasNetwork, Held};
 use super::stop::{HasStop, Stop, StopView};
 use super::{ContainerSpec, Exit};
 use crate::clock::Clock;
@@ -47,6 +47,7 @@ pub(super) struct Guest {
     memory: MemoryLimit,
     http: WasiHttpCtx,
     hooks: Hooks,
+    sockets: Held,
     budget: Arc<Budget>,
 }
 
@@ -59,6 +60,10 @@ impl WasiView for Guest {
 impl HasNetwork for Guest {
     fn network(&self) -> Option<&Arc<dyn Network>> {
         self.network.as_ref()
+    }
+
+    fn held(&mut self) -> &mut Held {
+        &mut self.sockets
     }
 }
 
@@ -99,6 +104,7 @@ pub(super) struct World {
     pub(super) random: Random,
     /// Whom guests believe over HTTPS.
     pub(super) trust: Trust,
+    pub(super) descriptors: Descriptors,
 }
 
 /// The pool has no place left; nothing has run yet.
@@ -213,6 +219,7 @@ impl Guest {
             memory,
             http,
             hooks,
+            sockets: Held::new(&world.descriptors, &spec.budget),
             budget: Arc::clone(&spec.budget),
         })
     }

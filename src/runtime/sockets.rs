@@ -12,12 +12,16 @@
 //! - So are the addresses of names ([`lookup`]).
 //! - There is no IPv6: `not-supported`, on which programs fall back to IPv4. (A socket of IPv4 in its
 //!   place does not do: libc ends the program when such a socket tells its address.)
+//! - There are only so many: each takes memory of its container, and a descriptor of this process, which all
+//!   guests together may have half of. One more is refused (`new-socket-limit`).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{Linker, Resource, ResourceType};
 use wasmtime_wasi::p2::bindings::sockets::network::{
     ErrorCode, Host as _, IpAddressFamily, IpSocketAddress, Network as WasiNetwork,
 };
@@ -28,10 +32,11 @@ use wasmtime_wasi::p2::bindings::sockets::udp::{
     OutgoingDatagramStream,
 };
 use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
-use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, SocketResult, TcpSocket, UdpSocket};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, SocketError, SocketResult, TcpSocket, UdpSocket};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView, WasiSocketsView as _};
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
 
+use super::budget::{Budget, Charge};
 use super::network::{Network, Protocol, Refusal};
 
 mod lookup;
@@ -42,9 +47,63 @@ mod tests;
 /// The version of the interfaces that wasmtime-wasi links; guests of others are matched to it.
 const VERSION: &str = "0.2.12";
 
+/// What the host holds for a socket: its registration, and what it buffers of streams that are in use.
+const SOCKET_BYTES: u64 = 16 << 10;
+/// Sockets of one run at most; a fourth of what all may have, where that is less.
+const SOCKETS_EACH: usize = 1_000;
+/// Sockets of all guests where the system does not say how many descriptors there may be.
+const SOCKETS_MAX: usize = 10_000;
+
 /// The part of a guest's store that tells its network; `None` is a container without one.
 pub(super) trait HasNetwork: WasiView {
     fn network(&self) -> Option<&Arc<dyn Network>>;
+    fn held(&mut self) -> &mut Held;
+}
+
+/// The descriptors that the sockets of all guests may have.
+#[derive(Clone)]
+pub(super) struct Descriptors {
+    left: Arc<Semaphore>,
+    each: usize,
+}
+
+impl Default for Descriptors {
+    fn default() -> Self {
+        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let allowed = allowed.and_then(|files| usize::try_from(files / 2).ok());
+        Self::new(allowed.unwrap_or(SOCKETS_MAX).min(Semaphore::MAX_PERMITS))
+    }
+}
+
+impl Descriptors {
+    fn new(all: usize) -> Self {
+        Self { left: Arc::new(Semaphore::new(all)), each: SOCKETS_EACH.min(all / 4) }
+    }
+}
+
+/// What the sockets of one run take.
+pub(super) struct Held {
+    descriptors: Descriptors,
+    budget: Arc<Budget>,
+    /// By the socket's number in the table.
+    sockets: HashMap<u32, (Charge, OwnedSemaphorePermit)>,
+}
+
+impl Held {
+    pub(super) fn new(descriptors: &Descriptors, budget: &Arc<Budget>) -> Self {
+        Self { descriptors: descriptors.clone(), budget: Arc::clone(budget), sockets: HashMap::new() }
+    }
+
+    /// What one more takes. Without memory for it the guest ends.
+    fn one_more(&self) -> SocketResult<(Charge, OwnedSemaphorePermit)> {
+        if self.sockets.len() >= self.descriptors.each {
+            return Err(ErrorCode::NewSocketLimit.into());
+        }
+        let descriptor = Arc::clone(&self.descriptors.left).try_acquire_owned();
+        let descriptor = descriptor.map_err(|_| ErrorCode::NewSocketLimit)?;
+        let charge = self.budget.charge(SOCKET_BYTES).map_err(SocketError::trap)?;
+        Ok((charge, descriptor))
+    }
 }
 
 /// Lets a guest have sockets if it has a network.
@@ -106,26 +165,53 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
     linker.instance(&name("tcp-create-socket"))?.func_wrap(
         "create-tcp-socket",
         |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
+            let more = ipv4(family).and_then(|()| store.data_mut().held().one_more());
             let mut sockets = store.data_mut().sockets();
-            let made = ipv4(family).and_then(|()| sockets.create_tcp_socket(family));
-            Ok((answer(&mut sockets, made)?,))
+            let made = match more {
+                Ok(more) => sockets.create_tcp_socket(family).map(|socket| (socket, more)),
+                Err(error) => Err(error),
+            };
+            let made = answer(&mut sockets, made)?;
+            Ok((made.map(|(socket, more)| hold(&mut store, socket, more)),))
         },
     )?;
     linker.instance(&name("udp-create-socket"))?.func_wrap_async(
         "create-udp-socket",
         |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
             Box::new(async move {
+                let more = ipv4(family).and_then(|()| store.data_mut().held().one_more());
                 let mut sockets = store.data_mut().sockets();
-                let made = match ipv4(family) {
-                    Ok(()) => sockets.create_udp_socket(family).await,
+                let made = match more {
+                    Ok(more) => sockets.create_udp_socket(family).await.map(|socket| (socket, more)),
                     Err(error) => Err(error),
                 };
-                Ok((answer(&mut sockets, made)?,))
+                let made = answer(&mut sockets, made)?;
+                Ok((made.map(|(socket, more)| hold(&mut store, socket, more)),))
             })
         },
     )?;
 
     let mut tcp = linker.instance(&name("tcp"))?;
+    tcp.resource("tcp-socket", ResourceType::host::<TcpSocket>(), |mut store, rep| {
+        HostTcpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(rep))?;
+        store.data_mut().held().sockets.remove(&rep);
+        Ok(())
+    })?;
+    tcp.func_wrap(
+        "[method]tcp-socket.accept",
+        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
+            let network = store.data().network().cloned();
+            let more = store.data_mut().held().one_more();
+            let mut sockets = store.data_mut().sockets();
+            let accepted = match more {
+                Ok(more) => accept(&mut sockets, network.as_deref(), &this).map(|accepted| (accepted, more)),
+                Err(error) => Err(error),
+            };
+            let accepted = answer(&mut sockets, accepted)?;
+            let held = |((socket, input, output), more)| (hold(&mut store, socket, more), input, output);
+            Ok((accepted.map(held),))
+        },
+    )?;
     tcp.func_wrap_async(
         "[method]tcp-socket.start-bind",
         |mut store, (this, network, socket): Binding<TcpSocket>| {
@@ -154,17 +240,12 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
         },
     )?;
 
-    tcp.func_wrap(
-        "[method]tcp-socket.accept",
-        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
-            let network = store.data().network().cloned();
-            let mut sockets = store.data_mut().sockets();
-            let accepted = accept(&mut sockets, network.as_deref(), &this);
-            Ok((answer(&mut sockets, accepted)?,))
-        },
-    )?;
-
     let mut udp = linker.instance(&name("udp"))?;
+    udp.resource("udp-socket", ResourceType::host::<UdpSocket>(), |mut store, rep| {
+        HostUdpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(rep))?;
+        store.data_mut().held().sockets.remove(&rep);
+        Ok(())
+    })?;
     udp.func_wrap_async(
         "[method]udp-socket.start-bind",
         |mut store, (this, network, socket): Binding<UdpSocket>| {
@@ -219,6 +300,16 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
 }
 
 type Binding<S> = (Resource<S>, Resource<WasiNetwork>, IpSocketAddress);
+
+/// Remembers what a new socket takes until it is dropped.
+fn hold<T: HasNetwork, S>(
+    store: &mut StoreContextMut<'_, T>,
+    socket: Resource<S>,
+    takes: (Charge, OwnedSemaphorePermit),
+) -> Resource<S> {
+    store.data_mut().held().sockets.insert(socket.rep(), takes);
+    socket
+}
 
 fn ipv4(family: IpAddressFamily) -> SocketResult<()> {
     match family {

@@ -8,7 +8,7 @@
 //! `wasi:cli/exit#exit-with-code`. The usual `exit` of WASI 0.2, which Rust's standard library calls,
 //! knows only success and failure: every failure is 1.
 //!
-//! **Memory.** The limit counts linear memories, tables, open files and directories, and the pipes of a
+//! **Memory.** The limit counts linear memories, tables, open files and directories, sockets, and the pipes of a
 //! run, of all runs that share a [`Budget`](super::budget::Budget). A guest that asks for more ends at once
 //! with [`Exit::OutOfMemory`]. Files in volumes have quotas of their own.
 //!
@@ -42,6 +42,7 @@ use super::http::{self, Http};
 use super::instance::{self, Guest, World};
 use super::limits::Meter;
 use super::shares::Shares;
+use super::sockets::Descriptors;
 use super::stop::{self, Stop};
 use super::ticker::Ticker;
 use super::turns::{Stage, Switch, Threads};
@@ -180,7 +181,8 @@ impl WasmRuntime {
         let cache = cache_dir
             .map(|path| Cache::open(path.clone()).map_err(|source| RuntimeError::CacheDir { path, source }))
             .transpose()?;
-        let world = World { clock, random, trust: Trust::new(roots) };
+        let trust = Trust::new(roots);
+        let world = World { clock, random, trust, descriptors: Descriptors::default() };
         let shared = Shared {
             world,
             lanes: Lanes::default(),

@@ -1,5 +1,6 @@
 //! Guests that take as much as they can get.
 
+use super::super::super::network::fixture::Fixed;
 use super::*;
 
 #[test]
@@ -70,5 +71,31 @@ fn the_processor_limit_holds() {
         real.clock.sleep(Duration::from_secs(1)).await;
         let allowed = (real.clock.monotonic() - began) / 5 + Duration::from_millis(100);
         assert!(container.cpu_time() < allowed, "{:?}", container.cpu_time());
+    });
+}
+
+#[test]
+fn sockets_are_bounded_and_given_back() {
+    let real = real();
+    real.threads.block_on(async {
+        let run = async |what: &str, bytes: u64, says: &str| {
+            let mut spec = spec(&real.runtime, "load", &[what]).await;
+            spec.network = Some(Arc::new(Fixed("127.255.0.11".parse().unwrap())));
+            spec.budget = memory(bytes);
+            let budget = spec.budget.clone();
+            let output = log_of(&spec);
+            let container = real.runtime.start(spec).await;
+            if !says.is_empty() {
+                wait_for_output(&output, says).await;
+                container.kill();
+            }
+            let exit = real.clock.timeout(DEADLINE, container.exited()).await.unwrap();
+            assert_eq!(budget.memory(), 0, "all was given back");
+            exit
+        };
+        for what in ["listen", "dial"] {
+            assert_eq!(run(what, 64 << 20, "told no after ").await, Exit::Killed, "{what}");
+            assert_eq!(run(what, 4 << 20, "").await, Exit::OutOfMemory, "{what}");
+        }
     });
 }
