@@ -11,7 +11,9 @@ mod density;
 mod fair;
 mod footprint;
 mod hostile;
+mod http;
 mod job;
+mod load;
 mod pods;
 mod report;
 mod stage;
@@ -93,6 +95,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "hostile",
         about: "guests that loop, allocate, recurse, spam, hoard or will not stop, beside one that sleeps N times and a client of the API",
         run: hostile::run,
+    },
+    Scenario {
+        name: "http",
+        about: "ask a handler N times over kept connections, by each kind of instance: requests/s and latency; `wasmtime serve` beside, if CORACLE_BENCH_WASMTIME names a wasmtime",
+        run: http::run,
     },
     Scenario {
         name: "footprint",

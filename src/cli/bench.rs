@@ -15,7 +15,9 @@ use crate::bench::{Options, SCENARIOS};
 /// pods that exit at once, plain and Indexed, and takes the time until it is Complete; `daemonset` makes a DaemonSet on N
 /// simulated nodes and takes the time until each runs its pod, then until all are replaced; `stop` deletes pods that do
 /// not heed it and takes the time from the end of their grace until they are gone; `hostile`
-/// runs guests that take whatever they can get and measures their neighbour, which sleeps N times; `footprint`
+/// runs guests that take whatever they can get and measures their neighbour, which sleeps N times; `http` asks a
+/// handler N times, by each kind of instance, and takes requests per second and latency, beside `wasmtime serve` of
+/// the same component if the variable CORACLE_BENCH_WASMTIME names a wasmtime program; `footprint`
 /// starts `coracle up` and looks at an idle cluster.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  coracle bench pods --count 10000\n  \

@@ -32,7 +32,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
                 Ok((status, body)) => pass(answer, status, body),
                 Err(why) => text(answer, 502, &format!("{why}\n")),
             },
-            (method, path) => text(answer, 404, &format!("{method:?} {path} is not served\n")),
+            (_, path) => text(answer, 404, &format!("{path} is not served in this way\n")),
         }
     }
 }
