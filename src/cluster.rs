@@ -23,8 +23,8 @@ use crate::kind::address_plan::AddressPlan;
 use crate::kubelet::image::registry::{self, Registries};
 use crate::kubelet::image::{self, ImageStore, Images, StoreError};
 use crate::kubelet::{self, Kubelets, Logs, Meters, NodeConfig, Running};
-use crate::network::Networks;
 use crate::network::claim::Claim;
+use crate::network::{Listeners, Networks, NodeAddress};
 use crate::random::Random;
 use crate::runtime::sim::SimRuntime;
 use crate::runtime::wasm::{self, WasmRuntime};
@@ -131,6 +131,8 @@ pub struct Cluster {
     controllers: Option<controller::Handle>,
     scheduler: scheduler::Handle,
     kubelets: Kubelets,
+    /// None if nobody reaches the cluster from outside.
+    listeners: Option<Listeners>,
     guests: GuestThreads,
     claim: Claim,
     dns: Option<Dns>,
@@ -212,6 +214,11 @@ impl Cluster {
         let recorder = Recorder::start(scheduling.clone(), clock, "default-scheduler", None);
         let scheduler = Scheduler::start(scheduling, recorder, clock, random.clone());
 
+        let open: Vec<NodeAddress> = nodes
+            .iter()
+            .take(config.nodes.try_into().unwrap_or(usize::MAX))
+            .map(|node| NodeAddress { name: node.name.clone(), ip: node.ip })
+            .collect();
         let kubelets = Kubelets::start(kubelet::Parts {
             client: admin,
             client_for: {
@@ -219,14 +226,31 @@ impl Cluster {
                 Box::new(move |node| Client::new(api.clone(), User::node(node)))
             },
             clock,
-            networks,
+            networks: networks.clone(),
             random,
             nodes,
             logs,
             running,
             meters,
         });
-        Ok(Self { clock, store, api, pki, server, controllers, scheduler, kubelets, guests, claim, dns })
+        let listeners = is_reached.then(|| {
+            let proxy = Client::new(api.clone(), User::admin());
+            networks.listen(open, Recorder::start(proxy, clock, "kube-proxy", None), clock)
+        });
+        Ok(Self {
+            clock,
+            store,
+            api,
+            pki,
+            server,
+            controllers,
+            scheduler,
+            kubelets,
+            listeners,
+            guests,
+            claim,
+            dns,
+        })
     }
 
     /// Returns once every node is Ready.
@@ -290,6 +314,9 @@ impl Cluster {
         self.scheduler.shutdown().await;
         if let Some(controllers) = self.controllers {
             controllers.shutdown().await;
+        }
+        if let Some(listeners) = self.listeners {
+            listeners.shutdown().await;
         }
         self.kubelets.shutdown().await;
         if let Some(dns) = self.dns {

@@ -16,6 +16,7 @@ mod job;
 mod load;
 mod pods;
 mod report;
+mod service;
 mod stage;
 mod start;
 mod stop;
@@ -100,6 +101,11 @@ pub static SCENARIOS: &[Scenario] = &[
         name: "http",
         about: "ask a handler N times over kept connections, by each kind of instance: requests/s and latency; `wasmtime serve` beside, if CORACLE_BENCH_WASMTIME names a wasmtime",
         run: http::run,
+    },
+    Scenario {
+        name: "service",
+        about: "ask a pod over HTTP N times a round, from a pod and from outside: at its own address, and at its Service's",
+        run: service::run,
     },
     Scenario {
         name: "footprint",

@@ -76,8 +76,6 @@ mod probe;
 mod pull;
 mod queue;
 mod running;
-mod service_env;
-mod services;
 mod setup;
 mod sources;
 mod start;
@@ -158,7 +156,6 @@ async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<
     let shared = Arc::new(Shared {
         clock,
         sources: sources::Sources::new(Some(client.clone()), stop.clone()),
-        services: services::Services::new(),
         networks,
         logs,
         running,
@@ -187,7 +184,8 @@ async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<
         }
     };
     ready.send_replace(Some(Ok(())));
-    let (services, networks) = (shared.services.clone(), shared.networks.clone());
+    let services = shared.networks.services().clone();
+    let networks = shared.networks.clone();
     let dispatch = Dispatch::new(contexts, shared.clone());
     let act = async {
         tokio::select! {
@@ -201,10 +199,7 @@ async fn run(parts: Parts, stop: CancellationToken, ready: watch::Sender<Option<
         biased;
         () = act => {}
         // Ends only when the API has shut down, which `act` notices too.
-        () = async {
-            tokio::join!(services.follow(&client), networks.follow(&client));
-            std::future::pending().await
-        } => {}
+        () = async { networks.follow(&client).await; std::future::pending().await } => {}
     }
 }
 

@@ -17,7 +17,6 @@ use super::meters::Meters;
 use super::node::NodeConfig;
 use super::pod;
 use super::running::Running;
-use super::services::Services;
 use super::sources::Sources;
 use crate::client::{self, Client, Select, Watcher};
 use crate::clock::Clock;
@@ -27,7 +26,6 @@ use crate::network::Networks;
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) sources: Sources,
-    pub(crate) services: Services,
     pub(crate) networks: Networks,
     pub(crate) logs: Logs,
     pub(crate) running: Running,

@@ -35,6 +35,7 @@ use super::volume::{self, Volumes};
 use super::{annotations, config, limits};
 use crate::client;
 use crate::network::PodAddress;
+use crate::network::services::OpenHostPorts;
 use crate::runtime::Exit;
 use crate::runtime::budget::Budget;
 
@@ -123,7 +124,7 @@ struct Actor {
     tasks: FuturesUnordered<Task>,
     addresses: Addresses,
     /// Held until the pod has ended.
-    holdings: Option<(Reservation, Option<PodAddress>)>,
+    holdings: Option<(Reservation, Option<PodAddress>, Option<OpenHostPorts>)>,
     volumes: Option<Arc<Volumes>>,
     volume_sources: Vec<Source>,
     /// None on a node that runs no code.
@@ -239,7 +240,9 @@ impl Actor {
                 let address = if host_network { None } else { self.node.shared.networks.take_address() };
                 let ip = address.as_ref().map_or(self.addresses.host, PodAddress::ip);
                 self.addresses.pod = Some(ip);
-                self.holdings = Some((reservation, address));
+                let services = self.node.shared.networks.services();
+                let ports = services.open_host_ports(&self.pod, ip, self.addresses.host);
+                self.holdings = Some((reservation, address, ports));
                 Event::Accepted
             }
             Err(rejection) => Event::Rejected(rejection),

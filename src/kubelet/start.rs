@@ -105,7 +105,7 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
     let found = sources::fetch(&*node.api, namespace, env::sources(container)).await.map_err(unreachable)?;
     let facts = Facts { pod: &pod, host_ip: node.config.ip, pod_ip, allocatable: &node.config.capacity };
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
-    let services = node.shared.services.variables(namespace, links);
+    let services = node.shared.networks.services().variables(namespace, links);
     let env = env::build(container, &facts, &found, &services).map_err(|error| config(error.0))?;
     let args = env::args(container, &env, &got.config).map_err(|error| config(error.0))?;
     let frozen = annotations::wishes(&pod).sub_path_frozen;

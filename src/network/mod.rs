@@ -5,12 +5,14 @@
 //! the part of loopback that is this cluster's; [`dns`] knows what names stand for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::client::Client;
+use self::services::Services;
+use self::services::flows::Flows;
+use crate::client::{Client, Recorder};
 use crate::clock::Clock;
 use crate::kind::address_plan::{AddressPlan, is_machines, is_node, is_pod};
 use crate::random::Random;
@@ -24,12 +26,15 @@ mod dial;
 pub mod dns;
 pub(crate) mod pod_addresses;
 mod policy;
+pub(crate) mod services;
 
 use policy::Policies;
 
 pub use dial::dial;
 
 pub(crate) use pod_addresses::{PodAddress, PodAddresses};
+pub use services::listeners::Listeners;
+pub use services::wanted::NodeAddress;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +48,7 @@ struct Shared {
     addresses: PodAddresses,
     names: Arc<Names>,
     policies: Policies,
+    services: Services,
 }
 
 impl Networks {
@@ -50,18 +56,32 @@ impl Networks {
     pub fn new(plan: AddressPlan, clock: Clock, random: &Random) -> Self {
         let addresses = PodAddresses::beginning_anywhere(random);
         let names = Arc::new(Names::new(plan.dns(), clock, random.clone()));
-        Self(Arc::new(Shared { plan, addresses, names, policies: Policies::default() }))
+        let services = Services::new(plan, clock, random.clone());
+        Self(Arc::new(Shared { plan, addresses, names, policies: Policies::default(), services }))
     }
 
-    /// Follows the API, so that names and policies are known, until it shuts down.
+    /// Follows the API, so that names, services and policies are known, until it shuts down.
     pub(crate) async fn follow(&self, client: &Client) {
-        tokio::join!(self.0.names.follow(client), self.0.policies.follow(client));
+        let Shared { names, policies, services, .. } = &*self.0;
+        tokio::join!(names.follow(client), policies.follow(client), services.follow(client));
     }
 
     /// The cluster's names.
     #[must_use]
     pub fn names(&self) -> Arc<Names> {
         Arc::clone(&self.0.names)
+    }
+
+    /// Where services' addresses lead.
+    pub(crate) fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    /// Opens services, and `hostPort`s of pods, to everybody on the machine; `nodes` are those of this
+    /// process whose ports are open.
+    #[must_use]
+    pub fn listen(&self, nodes: Vec<NodeAddress>, recorder: Recorder, clock: Clock) -> Listeners {
+        Listeners::start(self.0.services.clone(), nodes, recorder, clock)
     }
 
     #[must_use]
@@ -81,7 +101,8 @@ impl Networks {
 
     /// The network of `pod` on a node with the address `host`.
     pub(crate) fn of_pod(&self, pod: &Arc<Pod>, address: Ipv4Addr, host: Ipv4Addr) -> PodNetwork {
-        PodNetwork { shared: self.0.clone(), pod: pod.clone(), address, host }
+        let flows = Mutex::default();
+        PodNetwork { shared: self.0.clone(), pod: pod.clone(), address, host, flows }
     }
 }
 
@@ -89,6 +110,8 @@ impl Networks {
 pub(crate) struct PodNetwork {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
+    /// The services that it sends datagrams to.
+    flows: Mutex<Flows>,
     address: Ipv4Addr,
     /// Its node's.
     host: Ipv4Addr,
@@ -103,6 +126,21 @@ impl PodNetwork {
     /// The names it knows by itself: hosts(5).
     pub(crate) fn hosts(&self) -> Hosts {
         Hosts::of_pod(&self.pod)
+    }
+
+    /// Whom it reaches at `to`, which may be a service's.
+    fn endpoint(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+        let node = self.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let services = &self.shared.services;
+        match protocol {
+            Protocol::Tcp => services.route(self.address.into(), node, protocol, to, None),
+            Protocol::Udp => {
+                let mut flows = self.flows.lock().expect("no holder panics");
+                let reached = services.route(self.address.into(), node, protocol, to, flows.endpoint(to))?;
+                flows.note(to, reached);
+                Ok(reached)
+            }
+        }
     }
 
     /// Whether policies let the pod connect there.
@@ -128,7 +166,15 @@ impl Network for PodNetwork {
         if *to.ip() == Ipv4Addr::LOCALHOST {
             return Ok(SocketAddrV4::new(self.address, to.port()));
         }
-        if is_machines(*to.ip()) || !self.permits(protocol, to) { Err(Refusal::Denied) } else { Ok(to) }
+        if is_machines(*to.ip()) {
+            return Err(Refusal::Denied);
+        }
+        let reached = self.endpoint(protocol, to)?;
+        if self.permits(protocol, reached) { Ok(reached) } else { Err(Refusal::Denied) }
+    }
+
+    fn origin(&self, from: SocketAddrV4) -> SocketAddrV4 {
+        self.flows.lock().expect("no holder panics").service(from)
     }
 
     fn admits(&self, protocol: Protocol, port: u16, from: SocketAddr) -> bool {

@@ -44,6 +44,11 @@ pub trait Network: Send + Sync {
     /// If it may not be, or nobody is there.
     fn route(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal>;
 
+    /// As whom the guest knows the sender of a datagram: a service, where it wrote to one.
+    fn origin(&self, from: SocketAddrV4) -> SocketAddrV4 {
+        from
+    }
+
     /// Whether somebody at `from` may reach the pod's `port`.
     fn admits(&self, protocol: Protocol, port: u16, from: SocketAddr) -> bool;
 
@@ -77,6 +82,11 @@ pub(crate) mod fixture {
                 [127, 96, 0, 3] => Err(Refusal::NoEndpoint),
                 _ => Ok(to),
             }
+        }
+
+        fn origin(&self, from: SocketAddrV4) -> SocketAddrV4 {
+            let is_endpoint = *from.ip() == Ipv4Addr::new(127, 128, 0, 8);
+            if is_endpoint { SocketAddrV4::new(Ipv4Addr::new(127, 96, 0, 2), 80) } else { from }
         }
 
         fn admits(&self, _: Protocol, _: u16, _: SocketAddr) -> bool {

@@ -28,8 +28,8 @@ use wasmtime_wasi::p2::bindings::sockets::network::{
 use wasmtime_wasi::p2::bindings::sockets::tcp::HostTcpSocket;
 use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
 use wasmtime_wasi::p2::bindings::sockets::udp::{
-    HostOutgoingDatagramStream as _, HostUdpSocket, IncomingDatagramStream, OutgoingDatagram,
-    OutgoingDatagramStream,
+    HostIncomingDatagramStream as _, HostOutgoingDatagramStream as _, HostUdpSocket, IncomingDatagramStream,
+    OutgoingDatagram, OutgoingDatagramStream,
 };
 use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, SocketError, SocketResult, TcpSocket, UdpSocket};
@@ -157,6 +157,14 @@ fn remote(
     }
 }
 
+/// As whom a guest knows whoever is at `socket`.
+fn origin(network: Option<&Arc<dyn Network>>, socket: IpSocketAddress) -> IpSocketAddress {
+    match (network, socket.into()) {
+        (Some(network), SocketAddr::V4(from)) => SocketAddr::V4(network.origin(from)).into(),
+        _ => socket,
+    }
+}
+
 /// Replaces those functions of wasmtime-wasi's sockets in `linker`.
 pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
@@ -273,6 +281,24 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
                 };
                 Ok((answer(&mut sockets, streams)?,))
             })
+        },
+    )?;
+    udp.func_wrap(
+        "[method]udp-socket.remote-address",
+        |mut store: StoreContextMut<'_, T>, (this,): (Resource<UdpSocket>,)| {
+            let told = HostUdpSocket::remote_address(&mut store.data_mut().sockets(), this);
+            let told = told.map(|socket| origin(store.data().network(), socket));
+            Ok((answer(&mut store.data_mut().sockets(), told)?,))
+        },
+    )?;
+    udp.func_wrap(
+        "[method]incoming-datagram-stream.receive",
+        |mut store: StoreContextMut<'_, T>, (this, max): (Resource<IncomingDatagramStream>, u64)| {
+            let mut received = store.data_mut().sockets().receive(this, max);
+            for datagram in received.iter_mut().flatten() {
+                datagram.remote_address = origin(store.data().network(), datagram.remote_address);
+            }
+            Ok((answer(&mut store.data_mut().sockets(), received)?,))
         },
     )?;
     udp.func_wrap_async(

@@ -4,6 +4,8 @@
 //! - `load memory MIB [SECONDS]` holds so much memory, for ever unless given.
 //! - `load late [COUNT [MILLISECONDS]]` sleeps so often (200) for so long (5) and prints by how much it
 //!   woke too late: `late: p50 80 us, p99 200 us, max 300 us`.
+//! - `load get COUNT ADDRESS` asks for `/` over HTTP so often, one connection after the other, and prints how
+//!   long that took: `got: 1000 in 0.25 s`.
 //!
 //! And as a guest does that takes whatever it can get, until it is stopped or told no, which it prints:
 //!
@@ -17,6 +19,7 @@
 
 use std::fs::File;
 use std::hint::black_box;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -92,8 +95,14 @@ fn main() {
             println!("sleeping");
             rest();
         }
+        Some("get") => {
+            let address = args.get(2).expect("ADDRESS is given");
+            get(number(1).expect("COUNT is given") as usize, address);
+        }
         _ => {
-            eprintln!("load cpu [SECONDS] | memory MIB [SECONDS] | late [COUNT [MILLISECONDS]]");
+            eprintln!(
+                "load cpu [SECONDS] | memory MIB [SECONDS] | late [COUNT [MILLISECONDS]] | get COUNT ADDRESS"
+            );
             eprintln!("load grow | recurse | spew | open DIR | list DIR | fill DIR | listen | dial | sleep");
             std::process::exit(2);
         }
@@ -128,6 +137,19 @@ fn rest() -> ! {
 fn deeper(left: u64) -> u64 {
     let frame = black_box([left; 32]);
     if left == 0 { 0 } else { deeper(left - 1).wrapping_add(frame[1]) }
+}
+
+fn get(count: usize, address: &str) {
+    println!("getting");
+    let start = Instant::now();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(address).expect("somebody is there");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it listens");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it answers");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+    println!("got: {count} in {} s", start.elapsed().as_secs_f64());
 }
 
 fn late(count: usize, millis: f64) {

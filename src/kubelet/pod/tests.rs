@@ -20,7 +20,6 @@ use crate::kubelet::logs::Logs;
 use crate::kubelet::node::NodeConfig;
 use crate::kubelet::nodes::{Dispatch, Shared};
 use crate::kubelet::running::Running;
-use crate::kubelet::services::Services;
 use crate::kubelet::sources::{SourceKind, Sources};
 use crate::network::Networks;
 use crate::random::Random;
@@ -268,7 +267,6 @@ impl Harness {
         let shared = Arc::new(Shared {
             clock: Clock::starting_at(Timestamp::UNIX_EPOCH),
             sources: Sources::new(None, CancellationToken::new()),
-            services: Services::new(),
             networks: Networks::new(
                 AddressPlan::default(),
                 Clock::starting_at(Timestamp::UNIX_EPOCH),
@@ -542,7 +540,7 @@ fn services_and_the_api_are_in_the_environment() {
         in_virtual_time(async {
             let mut harness = Harness::new();
             let services = vec![service("default", "kubernetes"), service("n", "web"), service("o", "other")];
-            harness.node.shared.services.set(services);
+            harness.node.shared.networks.services().set(services, Vec::new());
             let mut pod = pod("0", "Never");
             pod.spec.as_mut().unwrap().enable_service_links = Some(links);
             harness.run(pod);
