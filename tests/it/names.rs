@@ -236,3 +236,35 @@ fn others_on_the_machine_ask_the_server() {
     dig(&server, &["many.default.svc.cluster.local"], "ANSWER: 200");
     dig(&server, &["many.default.svc.cluster.local"], "Truncated, retrying in TCP mode");
 }
+
+/// 10.15, 16.1
+#[test]
+fn a_guest_speaks_to_the_api_as_its_service_account() {
+    let up = Up::durable(&[]);
+    let wasm = up.scratch().join("api.wasm");
+    std::fs::write(&wasm, coracle::guests::fixture("api").unwrap()).unwrap();
+    up.import(&wasm, "api:v1");
+    let review = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    for server in
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
+    {
+        let environment = format!("--env=API_SERVER={server}");
+        up.kubectl(&[
+            "run",
+            "asks",
+            "--image=api:v1",
+            "--restart=Never",
+            &environment,
+            "--",
+            "POST",
+            path,
+            review,
+        ]);
+        up.kubectl(&["wait", "pod/asks", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=50s"]);
+        let said = up.kubectl(&["logs", "asks"]);
+        assert!(said.starts_with("HTTP/1.1 201 Created\r\n"), "{server}: {said}");
+        assert!(said.contains(r#""username":"system:serviceaccount:default:default""#), "{server}: {said}");
+        up.kubectl(&["delete", "pod", "asks"]);
+    }
+}
