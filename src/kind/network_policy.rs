@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::kind::testing::{check_validation, patched};
 
-    const BASE: &str = "{metadata: {name: a, namespace: n}, spec: {podSelector: {}}}";
+    const BASE: &str = "{metadata: {name: a, namespace: ns}, spec: {podSelector: {}}}";
 
     #[test]
     fn types_and_protocols_are_filled_in() {

@@ -1,5 +1,6 @@
 //! Ephemeral containers, as `kubectl debug` uses them (BEHAVIOURS 8.6).
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use crate::harness::{Up, has, text};
@@ -96,7 +97,7 @@ fn one_can_be_joined_while_it_runs_and_ends_with_its_pod() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("question"), "{}", text(&output.stdout));
 
-    up.kubectl(&["debug", "p", TOOLBOX, "-c", "stays", "--", "sleep", "3600"]);
+    up.kubectl(&["debug", "p", TOOLBOX, "-c", "stays", "--", "sh", "-c", "echo up; sleep 3600"]);
     let running = "--for=jsonpath={.status.ephemeralContainerStatuses[1].state.running}";
     up.kubectl(&["wait", running, "pod/p", "--timeout=60s"]);
     assert_eq!(up.kubectl(&["exec", "p", "-c", "stays", "--", "echo", "hi"]), "hi\n");
@@ -105,13 +106,17 @@ fn one_can_be_joined_while_it_runs_and_ends_with_its_pod() {
     up.kubectl(&["wait", "--for=condition=Ready", "pod/copy", "--timeout=60s"]);
     assert_eq!(up.kubectl(&["exec", "copy", "-c", "tools", "--", "echo", "copied"]), "copied\n");
 
-    let followed = up
+    let mut followed = up
         .kubectl_command(&["logs", "-f", "p", "-c", "stays"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    // kubectl follows once it has shown something.
+    let mut lines = BufReader::new(followed.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "up");
     up.kubectl(&["delete", "pod", "p", "--timeout=60s"]);
     // The stream ends when the container does.
-    assert!(followed.wait_with_output().unwrap().status.success());
+    assert!(lines.next().is_none());
+    assert!(followed.wait().unwrap().success());
 }

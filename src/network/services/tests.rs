@@ -187,7 +187,7 @@ fn sockets_are_open_where_somebody_is() {
         assert_eq!(places(&services(json!({}), &["127.128.0.5"])), all);
         assert_eq!(places(&services(json!({}), &[])), "");
         // Whoever is there already answers by itself.
-        let own = services(json!({"spec": {"ports": [{"port": 8080}]}}), &["127.96.0.9"]);
+        let own = services(json!({"spec": {"ports": [{"port": 8080, "nodePort": 30080}]}}), &["127.96.0.9"]);
         assert_eq!(places(&own), "127.64.0.1:30080 127.64.0.2:30080");
         let local = services(json!({"spec": {"externalTrafficPolicy": "Local"}}), &["127.128.0.5"]);
         assert_eq!(places(&local), "127.96.0.9:80", "its node is not one of ours");
