@@ -114,10 +114,10 @@ impl Controller for ServiceEndpoints {
                 Some(_) | None => {}
             }
         } else if let Some(node) = object.downcast_ref::<Node>()
-            && let Some(old) = change.old.and_then(|old| old.downcast_ref::<Node>())
-            && zone(old) != zone(node)
+            && (change.new.is_none()
+                || change.old.and_then(|old| old.downcast_ref::<Node>()).map(zone) != Some(zone(node)))
         {
-            // Nodes do not move often.
+            // Nodes do not come, move or go often.
             self.members.lock().expect("no holder panics").all(&mut |namespace, service| {
                 wake(Key::new(services, namespace, service));
             });
@@ -138,7 +138,13 @@ impl Controller for ServiceEndpoints {
             return Decision::default();
         }
         let names = self.members.lock().expect("no holder panics").pods(namespace, name);
-        let pods: Vec<&Pod> = names.iter().filter_map(|name| seen.get::<Pod>(namespace, name)).collect();
+        let pods = names.iter().filter_map(|name| seen.get::<Pod>(namespace, name));
+        // Nobody is left to say what became of the pods of a node that is gone (as upstream's reconciler of slices).
+        let has_node = |pod: &&Pod| {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            publishes_not_ready(service) || node.is_none_or(|node| seen.get::<Node>("", node).is_some())
+        };
+        let pods: Vec<&Pod> = pods.filter(has_node).collect();
         let zone_of = |node: &str| seen.get::<Node>("", node).and_then(zone).map(str::to_owned);
         let existing = slices_of(seen, namespace, name, MANAGER);
         let mut actions = slices::plan(&template(service), groups(service, &pods, &zone_of), &existing);

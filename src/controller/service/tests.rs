@@ -43,11 +43,17 @@ struct World {
     names: usize,
 }
 
+fn node(name: &str, zone: &str) -> Node {
+    let node = json!({"metadata": {"name": name, "labels": {ZONE: zone}}});
+    serde_json::from_value(node).unwrap()
+}
+
 impl World {
     fn new(service: Service, pods: impl IntoIterator<Item = Pod>) -> Self {
         let seen = Snapshot::new([&SLICES]);
         let mut world = Self { seen, controller: ServiceEndpoints::default(), names: 0 };
         world.put(namespace());
+        world.put(node("node-1", "z"));
         for pod in pods {
             world.put(pod);
         }
@@ -249,13 +255,32 @@ fn named_ports_are_those_of_each_pod() {
     check(service(bare), vec![pod(1, json!({}))], &["create web-0: : 1", "create web: : 1"]);
 }
 
+/// 16.3: as upstream, pods of a node that is gone are left out, unless even those that are not ready are wanted.
+#[test]
+fn pods_of_a_node_that_is_gone_are_left_out() {
+    for (spec, left) in [(json!({}), 1), (json!({"publishNotReadyAddresses": true}), 2)] {
+        let elsewhere = pod(2, json!({"spec": {"nodeName": "node-2"}}));
+        let mut world = World::new(service(spec), [pod(1, json!({})), elsewhere]);
+        world.put(node("node-2", "z"));
+        world.settle();
+        assert_eq!(world.slices()[0].endpoints.len(), 2);
+        let kind = KindRef::of::<Node>();
+        let old = world.seen.remove(kind, "", "node-2").unwrap();
+        assert_eq!(world.woken(&Change { kind, old: Some(&old), new: None }), ["web"]);
+        world.settle();
+        assert_eq!(world.slices()[0].endpoints.len(), left);
+        // It registers again.
+        assert_eq!(world.put(node("node-2", "z")), ["web"]);
+        world.settle();
+        assert_eq!(world.slices()[0].endpoints.len(), 2);
+    }
+}
+
 /// 16.3
 #[test]
 fn slices_say_whose_they_are() {
     let of_pod = json!({"spec": {"hostname": "h", "subdomain": "web"}});
     let mut world = World::new(service(json!({"clusterIP": "None"})), [pod(1, of_pod)]);
-    let node = json!({"metadata": {"name": "node-1", "labels": {ZONE: "z"}}});
-    world.put::<Node>(serde_json::from_value(node).unwrap());
     world.settle();
     let slice = serde_json::to_value(world.slices()[0]).unwrap();
     assert_eq!(
@@ -283,8 +308,7 @@ fn slices_say_whose_they_are() {
         json!([{"ip": "127.128.0.1", "hostname": "h", "nodeName": "node-1", "targetRef": target}])
     );
     // The zone is the node's.
-    let node = json!({"metadata": {"name": "node-1", "labels": {ZONE: "y"}}});
-    assert_eq!(world.put::<Node>(serde_json::from_value(node).unwrap()), ["web"]);
+    assert_eq!(world.put(node("node-1", "y")), ["web"]);
     assert_eq!(world.settle(), ["update web-0: : 1"].map(|_| "update web-0: 8080: 1"));
     // What others change is put back.
     let mut changed = world.slices()[0].clone();
