@@ -69,6 +69,7 @@ fn spec(image: &Arc<dyn Image>, clock: Clock) -> ContainerSpec {
         network: None,
         http: None,
         budget: Budget::new(Limits::default(), clock, None),
+        fuel: coracle::runtime::Fuel::Off,
         stdio: Stdio::log(&Arc::new(Log::new(clock, 1 << 20))),
         annotations: BTreeMap::new(),
     }

@@ -180,7 +180,12 @@ fn pieces(output: Receiver) -> LogStream {
 
 fn pod_usage(used: Vec<Used>) -> Option<PodUsage> {
     let (at, window) = used.iter().map(|one| (one.at, one.window)).max()?;
-    let of = |one: Used| ContainerUsage { name: one.container, nanocores: one.nanocores, memory: one.memory };
+    let of = |Used { container: name, nanocores, memory, fuel, .. }: Used| ContainerUsage {
+        name,
+        nanocores,
+        memory,
+        fuel,
+    };
     Some(PodUsage { at, window, containers: used.into_iter().map(of).collect() })
 }
 

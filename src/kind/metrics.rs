@@ -13,17 +13,19 @@ use super::{Kind, Strategy};
 pub static PODS: Kind = Kind { verbs: &["get", "list"], ..Kind::namespaced(&PodRules, "") };
 pub static NODES: Kind = Kind { verbs: &["get", "list"], ..Kind::cluster(&NodeRules, "") };
 
-/// Amounts of `cpu` (nanocores) and `memory` (KiB).
+/// Amounts of `cpu` (nanocores), `memory` (KiB) and, where it is counted, [`FUEL`].
 pub type Usage = BTreeMap<String, Quantity>;
 
-/// Processor time a second, in nanoseconds, and bytes of memory, in words.
+/// Fuel that the running container has used since its start; whoever does not know it overlooks it.
+const FUEL: &str = "coracle.dev/fuel";
+
+/// Processor time a second, in nanoseconds, bytes of memory, and fuel, in words.
 #[must_use]
-pub fn usage(nanocores: u64, memory: u64) -> Usage {
+pub fn usage(nanocores: u64, memory: u64, fuel: Option<u64>) -> Usage {
     let amount = |name: &str, text: String| (name.to_owned(), Quantity(text));
-    BTreeMap::from([
-        amount("cpu", format!("{nanocores}n")),
-        amount("memory", format!("{}Ki", memory.div_ceil(1024))),
-    ])
+    let known =
+        [amount("cpu", format!("{nanocores}n")), amount("memory", format!("{}Ki", memory.div_ceil(1024)))];
+    known.into_iter().chain(fuel.map(|fuel| amount(FUEL, fuel.to_string()))).collect()
 }
 
 /// PodMetrics says what the containers of a pod use.
@@ -170,7 +172,9 @@ mod tests {
 
     #[test]
     fn amounts_are_quantities() {
-        let used = usage(1_500_000, 1025);
+        let used = usage(1_500_000, 1025, None);
         assert_eq!((used["cpu"].0.as_str(), used["memory"].0.as_str()), ("1500000n", "2Ki"));
+        assert_eq!(used.len(), 2);
+        assert_eq!(usage(0, 0, Some(7))[FUEL].0, "7");
     }
 }

@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use crate::kind::quantity::Amount;
 use crate::runtime::http::{Http, Instances, KEPT_MAX, PORT_DEFAULT};
 
+use crate::runtime::Fuel;
+
 /// `frozen`: mounts of a part of a volume do not follow its changes, as in Kubernetes
 /// (BEHAVIOURS 10.8). Without it they do.
 pub(crate) const SUB_PATH: &str = "coracle.dev/subpath";
@@ -23,6 +25,12 @@ pub(crate) const HTTP_BODY_MAX: &str = "coracle.dev/http-body-max";
 pub(crate) const HTTP_ACCESS_LOG: &str = "coracle.dev/http-access-log";
 /// Instances of `pooled` without a number.
 const POOLED_DEFAULT: u16 = 8;
+/// Whether the work of the pod's containers is counted in fuel ([`Fuel`]): `count`, or a number that ends a
+/// run which has used so much. Followed by `.CONTAINER` it is about that container only, and wins there.
+pub(crate) const FUEL: &str = "coracle.dev/fuel";
+
+/// What this and a container's name say: the fuel of its latest run that has ended.
+pub(crate) const FUEL_USED: &str = "coracle.dev/fuel-used.";
 
 /// What a change of the content of a ConfigMap or Secret does to the containers that use it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +105,16 @@ pub(crate) fn wishes(pod: &Pod) -> Wishes {
              \"false\""
         )),
     }
+    let of_fuel =
+        |key: &str| key.strip_prefix(FUEL).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    for (key, value) in annotations.iter().filter(|(key, _)| of_fuel(key)) {
+        if read_fuel(value).is_none() {
+            wishes.complaints.push(format!(
+                "annotation {key}: {value:?} has no meaning, so fuel is not counted; use \"count\", or how much \
+                 may be used, as in \"1000000000\""
+            ));
+        }
+    }
     wishes
 }
 
@@ -126,6 +144,20 @@ fn http_instances(value: &str) -> Option<Instances> {
 fn bytes(value: &str) -> Option<u64> {
     let amount = Amount::parse(value).ok()?;
     u64::try_from(amount.units()).ok().filter(|_| !amount.is_negative())
+}
+
+/// What a container's annotations say of its fuel; nothing, if they make no sense.
+pub(crate) fn fuel(annotations: &BTreeMap<String, String>, container: &str) -> Fuel {
+    let value = annotations.get(&format!("{FUEL}.{container}")).or_else(|| annotations.get(FUEL));
+    value.and_then(|value| read_fuel(value)).unwrap_or_default()
+}
+
+fn read_fuel(value: &str) -> Option<Fuel> {
+    if value == "count" {
+        return Some(Fuel::Count);
+    }
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+    value.parse().ok().filter(|fuel| *fuel != 0 && is_number).map(Fuel::Limit)
 }
 
 fn on_config_change(value: &str) -> Option<OnConfigChange> {

@@ -19,7 +19,7 @@ use super::setup::Setup;
 use super::start::{KILLED, TRAPPED};
 use crate::runtime::pipe::{self, Receiver, Sender};
 use crate::runtime::stdio::{Output, Stdio};
-use crate::runtime::{Container, Exit};
+use crate::runtime::{Container, Exit, Fuel};
 
 #[cfg(test)]
 mod tests;
@@ -155,7 +155,8 @@ pub(crate) async fn start(setup: &Arc<Setup>, command: &[String], wanted: Wanted
         stderr: Output::Pipe(errors),
         tty: wanted.tty,
     };
-    let container = Arc::new(setup.node.config.runtime.start(setup.spec(image, args, stdio)).await);
+    let container =
+        Arc::new(setup.node.config.runtime.start(setup.spec(image, args, stdio, Fuel::Off)).await);
     let (watched, over) = (container.clone(), setup.over.clone());
     tokio::spawn(async move {
         tokio::select! {

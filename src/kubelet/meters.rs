@@ -43,6 +43,8 @@ pub struct Used {
     pub nanocores: u64,
     /// Bytes.
     pub memory: u64,
+    /// Fuel since its start, if that is counted.
+    pub fuel: Option<u64>,
 }
 
 impl Meters {
@@ -110,7 +112,8 @@ impl Run {
         if window >= LOOK_MIN {
             self.looked = look;
         }
-        Some(Used { container: self.name.clone(), at, window, nanocores, memory: container.memory() })
+        let (memory, fuel) = (container.memory(), container.fuel());
+        Some(Used { container: self.name.clone(), at, window, nanocores, memory, fuel })
     }
 }
 

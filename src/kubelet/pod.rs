@@ -104,6 +104,8 @@ struct Acting {
     tracker: Option<Arc<Tracker>>,
     /// What the annotation says of it.
     report: Option<serde_json::Value>,
+    /// Fuel of the latest run that has ended, if that was counted.
+    fuel: Option<u64>,
 }
 
 impl Acting {
@@ -571,12 +573,26 @@ impl Actor {
         self.acting[slot].tracker = None;
         self.acting[slot].cancel_handlers();
         let Some(begun) = self.acting[slot].begun.take() else { return };
+        if let Some(fuel) = begun.container.fuel() {
+            self.acting[slot].fuel = Some(fuel);
+        }
         let container = &self.life.containers[slot];
         let started_at = container.running_since();
         begun.log.close();
         self.logs.end(&container.name);
         let ended = start::ended(&self.pod, slot, exit, &begun, started_at, now);
         self.step(Event::Exited { slot, ended });
+    }
+
+    /// The annotations that are to say how much fuel was used, and do not yet.
+    fn fuel(&self) -> Vec<(String, String)> {
+        let written = self.pod.metadata.annotations.as_ref();
+        let of = |(container, acting): (&lifecycle::Container, &Acting)| {
+            let (key, value) =
+                (format!("{}{}", annotations::FUEL_USED, container.name), acting.fuel?.to_string());
+            (written.and_then(|all| all.get(&key)) != Some(&value)).then_some((key, value))
+        };
+        self.life.containers.iter().zip(&self.acting).filter_map(of).collect()
     }
 
     /// Begins what is to be written now; whether all is done and written.
@@ -596,13 +612,13 @@ impl Actor {
             self.dirty = false;
             self.write_at = None;
             let status = status::build(&self.pod, &self.life, self.addresses, now);
-            let revisions = self.revisions();
-            if self.pod.status.as_ref() != Some(&status) || revisions.is_some() {
+            let mut told = self.fuel();
+            told.extend(self.revisions().map(|revisions| (config::REVISIONS.to_owned(), revisions)));
+            if self.pod.status.as_ref() != Some(&status) || !told.is_empty() {
                 let mut pod = (*self.pod).clone();
                 pod.status = Some(status);
-                if let Some(revisions) = revisions {
-                    let annotations = pod.metadata.annotations.get_or_insert_default();
-                    annotations.insert(config::REVISIONS.to_owned(), revisions);
+                if !told.is_empty() {
+                    pod.metadata.annotations.get_or_insert_default().extend(told);
                 }
                 self.writing = true;
                 let api = self.node.api.clone();

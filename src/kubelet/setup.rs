@@ -16,7 +16,7 @@ use crate::runtime::network::Network;
 use crate::runtime::pipe::{PIPE_BYTES, Pipe};
 use crate::runtime::queue::Queue;
 use crate::runtime::stdio::{Output, Stdio, Taps};
-use crate::runtime::{ContainerSpec, Image, fs};
+use crate::runtime::{ContainerSpec, Fuel, Image, fs};
 
 /// A container made ready to run: made once by [`start`](super::start), for as long as that run lasts.
 pub(crate) struct Setup {
@@ -45,7 +45,13 @@ pub(crate) struct Setup {
 impl Setup {
     /// A run of `image` as a command with these arguments, the program's name first, and everything else as the
     /// container has it. Limits are shared by all runs.
-    pub(crate) fn spec(&self, image: Arc<dyn Image>, args: Vec<String>, stdio: Stdio) -> ContainerSpec {
+    pub(crate) fn spec(
+        &self,
+        image: Arc<dyn Image>,
+        args: Vec<String>,
+        stdio: Stdio,
+        fuel: Fuel,
+    ) -> ContainerSpec {
         ContainerSpec {
             label: self.label.clone(),
             image,
@@ -58,6 +64,7 @@ impl Setup {
             network: self.network.clone(),
             http: None,
             budget: self.budget.clone(),
+            fuel,
             stdio,
             annotations: self.annotations.clone(),
         }

@@ -25,7 +25,7 @@ use crate::network::PodNetwork;
 use crate::runtime::budget::Budget;
 use crate::runtime::log::Log;
 use crate::runtime::network::Network;
-use crate::runtime::{self, Exit, fs};
+use crate::runtime::{self, Exit, Fuel, fs};
 
 /// Exit code of a trap: what a process killed by SIGABRT has.
 pub(crate) const TRAPPED: i32 = 134;
@@ -161,9 +161,15 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         over: CancellationToken::new(),
     });
     node.shared.logs.open(uid).begin(&container.name, log.clone());
+    // A handler's instances come and go with requests.
+    let fuel = if setup.image.is_handler() {
+        Fuel::Off
+    } else {
+        annotations::fuel(&setup.annotations, &container.name)
+    };
     let spec = runtime::ContainerSpec {
         http: Some(annotations::http(&pod, container)),
-        ..setup.spec(setup.image.clone(), args, setup.streams.stdio(&log))
+        ..setup.spec(setup.image.clone(), args, setup.streams.stdio(&log), fuel)
     };
     let running = Arc::new(node.config.runtime.start(spec).await);
     let place = node.shared.running.enter(uid, &container.name, &setup);

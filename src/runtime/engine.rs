@@ -1,11 +1,12 @@
 //! The engines that compile and run guests, with the settings that make starting one cheap.
 //!
-//! Two of them. The *pool* has all its stacks and memories reserved in advance: starting a guest
+//! Two of them, and a third. The *pool* has all its stacks and memories reserved in advance: starting a guest
 //! takes a few microseconds and no new mapping. The *spare* engine allocates on demand: from an
 //! [`arena`](super::arena), where the kernel has what that takes, so that no guest has a mapping of its
 //! own; elsewhere with few mappings each, of which ten thousand guests at once fit into the kernel's
 //! default bound of 65,530.
-//! A guest runs in the pool unless it is full, or could not be reserved.
+//! A guest runs in the pool unless it is full, or could not be reserved. The third is as the spare one, and
+//! counts fuel: for guests of which that is asked.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::OnceLock;
@@ -43,6 +44,7 @@ pub(super) struct Lane {
 pub(super) struct Lanes {
     pool: OnceLock<Option<Lane>>,
     spare: OnceLock<Result<Lane, String>>,
+    fuel: OnceLock<Result<Lane, String>>,
 }
 
 impl Lanes {
@@ -63,13 +65,26 @@ impl Lanes {
 
     /// The spare engine; an error if this machine cannot run guests at all.
     pub(super) fn spare(&self, made: impl FnOnce(&Engine)) -> Result<&Lane, &str> {
-        let lane = self.spare.get_or_init(|| {
-            let lane = Lane::new(&spare_config()).map_err(|error| format!("{error:#}"))?;
-            made(&lane.engine);
-            Ok(lane)
-        });
-        lane.as_ref().map_err(String::as_str)
+        lazily(&self.spare, &spare_config(), made)
     }
+
+    /// The engine that counts fuel; errors as for the spare one.
+    pub(super) fn fuel(&self, made: impl FnOnce(&Engine)) -> Result<&Lane, &str> {
+        lazily(&self.fuel, spare_config().consume_fuel(true), made)
+    }
+}
+
+fn lazily<'a>(
+    place: &'a OnceLock<Result<Lane, String>>,
+    config: &Config,
+    made: impl FnOnce(&Engine),
+) -> Result<&'a Lane, &'a str> {
+    let lane = place.get_or_init(|| {
+        let lane = Lane::new(config).map_err(|error| format!("{error:#}"))?;
+        made(&lane.engine);
+        Ok(lane)
+    });
+    lane.as_ref().map_err(String::as_str)
 }
 
 impl Lane {

@@ -22,7 +22,7 @@ use super::network::Network;
 use super::queue::{HasQueue, Queue, QueueView};
 use super::sockets::{self, Descriptors, HasNetwork, Held};
 use super::stop::{HasStop, Stop, StopView};
-use super::{ContainerSpec, Exit};
+use super::{ContainerSpec, Exit, Fuel};
 use crate::clock::Clock;
 use crate::random::Random;
 
@@ -161,8 +161,27 @@ pub(super) async fn run(
         Ok(store) => store,
         Err(error) => return Ok(Exit::Trap(error)),
     };
-    let result = match command.instantiate_async(&mut store).await {
-        Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
+    let given = match spec.fuel {
+        Fuel::Off => None,
+        Fuel::Count => Some(u64::MAX),
+        Fuel::Limit(fuel) => Some(fuel),
+    };
+    if let Some(given) = given {
+        if let Err(error) = store.set_fuel(given) {
+            return Ok(Exit::Trap(describe(&error)));
+        }
+        let fuel = Arc::clone(meter);
+        let mut slices = Slices::new(world.clock, Arc::clone(meter));
+        store.epoch_deadline_callback(move |context| {
+            fuel.set_fuel(given.saturating_sub(context.get_fuel()?));
+            Ok(slices.next())
+        });
+    }
+    // Looks at the fuel once more when the run ends, even if it is killed.
+    let mut store = Counted { store, given, meter };
+    let store = &mut store.store;
+    let result = match command.instantiate_async(&mut *store).await {
+        Ok(command) => command.wasi_cli_run().call_run(&mut *store).await,
         Err(error) if is_pool_full(&error) => return Err(PoolFull),
         Err(error) => Err(error),
     };
@@ -172,9 +191,26 @@ pub(super) async fn run(
         Err(error) if store.data().memory.hit || error.is::<OverLimit>() => Exit::OutOfMemory,
         Err(error) => match error.downcast_ref::<I32Exit>() {
             Some(exit) => Exit::Code(exit.0),
-            None => Exit::Trap(describe(&error)),
+            None => Exit::Trap(describe_end(&error, spec.fuel)),
         },
     })
+}
+
+/// A store whose fuel is told when it goes.
+struct Counted<'a> {
+    store: Store<Guest>,
+    given: Option<u64>,
+    meter: &'a Meter,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(given) = self.given
+            && let Ok(left) = self.store.get_fuel()
+        {
+            self.meter.set_fuel(given.saturating_sub(left));
+        }
+    }
 }
 
 impl Guest {
@@ -222,6 +258,16 @@ impl Guest {
             sockets: Held::new(&world.descriptors, &spec.budget),
             budget: Arc::clone(&spec.budget),
         })
+    }
+}
+
+/// As [`describe`], and of a run that has used up its fuel how much that was.
+fn describe_end(error: &wasmtime::Error, fuel: Fuel) -> String {
+    match (error.downcast_ref::<Trap>(), fuel) {
+        (Some(Trap::OutOfFuel), Fuel::Limit(fuel)) => {
+            format!("the fuel limit of {fuel} was used up: {}", describe(error))
+        }
+        _ => describe(error),
     }
 }
 

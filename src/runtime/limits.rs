@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, UpdateDeadline};
 
+use super::Fuel;
 use super::budget::Budget;
 use super::ticker::Ticker;
 use crate::clock::Clock;
@@ -105,15 +106,34 @@ pub(super) struct Meter {
     counted: AtomicU64,
     /// The guest was made to give way.
     used_up: AtomicBool,
+    /// Fuel that it has used, if that is counted.
+    fuel: AtomicU64,
+    counts_fuel: bool,
 }
 
 impl Meter {
-    pub(super) fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, used: AtomicU64::new(0), counted: AtomicU64::new(0), used_up: AtomicBool::new(false) }
+    pub(super) fn new(budget: Arc<Budget>, fuel: Fuel) -> Self {
+        Self {
+            budget,
+            used: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
+            used_up: AtomicBool::new(false),
+            fuel: AtomicU64::new(0),
+            counts_fuel: fuel != Fuel::Off,
+        }
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    /// Fuel used so far; `None` if that is not counted.
+    pub(super) fn fuel(&self) -> Option<u64> {
+        self.counts_fuel.then(|| self.fuel.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_fuel(&self, used: u64) {
+        self.fuel.store(used, Ordering::Relaxed);
     }
 
     /// Runs one poll of a guest.

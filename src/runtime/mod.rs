@@ -92,9 +92,21 @@ pub struct ContainerSpec {
     /// Memory and processor time, shared with the container's other runs. A run that asks for more memory
     /// ends with [`Exit::OutOfMemory`].
     pub budget: Arc<budget::Budget>,
+    pub fuel: Fuel,
     pub stdio: stdio::Stdio,
     /// The pod's annotations: where `sim` finds its script.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Whether a run's work is counted, in wasmtime's fuel: about one for each instruction of WebAssembly.
+/// It makes a run slower; for the same work the count is the same on every machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fuel {
+    #[default]
+    Off,
+    Count,
+    /// Counted, and so much ends it with [`Exit::Trap`].
+    Limit(u64),
 }
 
 /// How a run ended.
@@ -116,18 +128,18 @@ pub struct Container {
     kill: Box<dyn Fn() + Send + Sync>,
     /// Asks it to end within a time, if it can hear that.
     ask: Option<Box<dyn Fn(Duration) + Send + Sync>>,
-    budget: Option<Arc<budget::Budget>>,
+    meter: Option<Arc<limits::Meter>>,
 }
 
 impl Container {
     /// For runtimes: `kill` must make `exit` come true soon.
     #[must_use]
     pub fn new(exit: watch::Receiver<Option<Exit>>, kill: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { exit, kill, ask: None, budget: None }
+        Self { exit, kill, ask: None, meter: None }
     }
 
-    fn with_budget(mut self, budget: Arc<budget::Budget>) -> Self {
-        self.budget = Some(budget);
+    fn with_meter(mut self, meter: Arc<limits::Meter>) -> Self {
+        self.meter = Some(meter);
         self
     }
 
@@ -141,13 +153,20 @@ impl Container {
     /// Processor time used so far by all runs that share its budget; zero where nothing runs.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        self.budget.as_ref().map_or(Duration::ZERO, |budget| budget.used())
+        self.meter.as_ref().map_or(Duration::ZERO, |meter| meter.budget().used())
     }
 
     /// Bytes that all runs that share its budget take; zero where nothing runs.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.budget.as_ref().map_or(0, |budget| budget.memory())
+        self.meter.as_ref().map_or(0, |meter| meter.budget().memory())
+    }
+
+    /// Fuel that it has used, as of when it last gave way, but for a loop that has called nothing yet; `None`
+    /// if that is not counted.
+    #[must_use]
+    pub fn fuel(&self) -> Option<u64> {
+        self.meter.as_ref().and_then(|meter| meter.fuel())
     }
 
     /// Completes when the run has ended.

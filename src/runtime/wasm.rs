@@ -46,7 +46,7 @@ use super::sockets::Descriptors;
 use super::stop::{self, Stop};
 use super::ticker::Ticker;
 use super::turns::{Stage, Switch, Threads};
-use super::{Container, ContainerSpec, Ending, Exit, Image, ImageError, Runtime, component, hex};
+use super::{Container, ContainerSpec, Ending, Exit, Fuel, Image, ImageError, Runtime, component, hex};
 use crate::clock::Clock;
 use crate::random::Random;
 
@@ -142,6 +142,8 @@ pub(super) struct WasmImage {
     pooled: Option<Linked>,
     /// Ready for the spare engine, once the pool was full.
     spare: OnceLock<Result<Linked, ImageError>>,
+    /// Ready for the engine that counts fuel, once that was asked for.
+    fuel: OnceLock<Result<Linked, ImageError>>,
 }
 
 /// An image linked for one engine, as what it exports.
@@ -237,11 +239,10 @@ impl Runtime for WasmRuntime {
         let image: Arc<dyn Any + Send + Sync> = Arc::clone(&spec.image) as Arc<dyn Any + Send + Sync>;
         let image = image.downcast::<WasmImage>().ok();
         let (exit, exited) = watch::channel(None);
-        let meter = Arc::new(Meter::new(Arc::clone(&spec.budget)));
+        let meter = Arc::new(Meter::new(Arc::clone(&spec.budget), spec.fuel));
         let ending = Ending { stdio: spec.stdio.clone(), exit, result: Exit::Killed };
         let stop = Arc::new(Stop::new(self.shared.world.clock));
         let switch = Arc::new(Switch::default());
-        let budget = Arc::clone(&spec.budget);
         let served = image.clone().filter(|image| image.is_handler).zip(spec.http);
         let hears_stop = served.is_some() || image.as_ref().is_some_and(|image| image.hears_stop);
         let run = match (served, image) {
@@ -252,8 +253,8 @@ impl Runtime for WasmRuntime {
             }
             (None, None) => ended("the image was prepared by another runtime"),
         };
-        self.stage.begin(run, meter, Arc::clone(&switch), Some(ending));
-        let container = Container::new(exited, Box::new(move || switch.kill())).with_budget(budget);
+        self.stage.begin(run, Arc::clone(&meter), Arc::clone(&switch), Some(ending));
+        let container = Container::new(exited, Box::new(move || switch.kill())).with_meter(meter);
         if hears_stop { container.hearing(Box::new(move |left| stop.ask(left))) } else { container }
     }
 }
@@ -325,6 +326,7 @@ impl Shared {
             is_handler: false,
             pooled: None,
             spare: OnceLock::new(),
+            fuel: OnceLock::new(),
         };
         image.pooled = match self.lanes.pool(|engine| self.ticker.add(engine)) {
             Some(pool) => Some(self.link(pool, &image)?),
@@ -341,9 +343,24 @@ impl Shared {
 
     /// The image for the spare engine, compiled when it is first needed.
     fn spare<'a>(&self, image: &'a WasmImage) -> Result<&'a Linked, ImageError> {
-        let command = image.spare.get_or_init(|| {
-            let lane = self.lanes.spare(|engine| self.ticker.add(engine));
-            let lane = lane.map_err(|error| {
+        let lane = || self.lanes.spare(|engine| self.ticker.add(engine));
+        self.later(&image.spare, lane, image)
+    }
+
+    /// The same for the engine that counts fuel.
+    fn fuel<'a>(&self, image: &'a WasmImage) -> Result<&'a Linked, ImageError> {
+        let lane = || self.lanes.fuel(|engine| self.ticker.add(engine));
+        self.later(&image.fuel, lane, image)
+    }
+
+    fn later<'a, 'b>(
+        &self,
+        place: &'a OnceLock<Result<Linked, ImageError>>,
+        lane: impl FnOnce() -> Result<&'b Lane, &'b str>,
+        image: &WasmImage,
+    ) -> Result<&'a Linked, ImageError> {
+        let command = place.get_or_init(|| {
+            let lane = lane().map_err(|error| {
                 ImageError::Garbage(format!("this machine cannot run WebAssembly: {error}"))
             })?;
             self.link(lane, image)
@@ -408,13 +425,15 @@ async fn run(
         let why = "the image is a handler of HTTP requests and no command: it exports no `wasi:cli/run`";
         Exit::Trap(why.to_owned())
     };
-    if let Some(pooled) = &image.pooled {
+    let counts_fuel = spec.fuel != Fuel::Off;
+    if let Some(pooled) = image.pooled.as_ref().filter(|_| !counts_fuel) {
         let Some(command) = &pooled.command else { return no_command() };
         if let Ok(exit) = instance::run(command, spec, &shared.world, meter, stop).await {
             return exit;
         }
     }
-    match spare(shared, image).await {
+    let linked = if counts_fuel { fuel(shared, image).await } else { spare(shared, image).await };
+    match linked {
         Ok(Linked { command: Some(command), .. }) => {
             match instance::run(&command, spec, &shared.world, meter, stop).await {
                 Ok(exit) => exit,
@@ -433,6 +452,15 @@ async fn spare(shared: &Arc<Shared>, image: &Arc<WasmImage>) -> Result<Linked, I
     }
     let (shared, image) = (Arc::clone(shared), Arc::clone(image));
     blocking(move || shared.spare(&image).cloned()).await
+}
+
+/// The same for the engine that counts fuel.
+async fn fuel(shared: &Arc<Shared>, image: &Arc<WasmImage>) -> Result<Linked, ImageError> {
+    if image.fuel.get().is_some() {
+        return shared.fuel(image).cloned();
+    }
+    let (shared, image) = (Arc::clone(shared), Arc::clone(image));
+    blocking(move || shared.fuel(&image).cloned()).await
 }
 
 /// What answers requests from the spare engine.

@@ -35,6 +35,8 @@ pub struct ContainerUsage {
     pub nanocores: u64,
     /// Bytes.
     pub memory: u64,
+    /// Fuel since its start, if that is counted.
+    pub fuel: Option<u64>,
 }
 
 /// Whether objects of the kind are made here.
@@ -115,7 +117,10 @@ fn pod_metrics(pod: &Pod, usage: PodUsage) -> PodMetrics {
         timestamp: Some(Time(usage.at)),
         window: window(usage.window),
         containers: containers
-            .map(|one| ContainerMetrics { name: one.name, usage: metrics::usage(one.nanocores, one.memory) })
+            .map(|one| ContainerMetrics {
+                name: one.name,
+                usage: metrics::usage(one.nanocores, one.memory, one.fuel),
+            })
             .collect(),
         ..PodMetrics::default()
     }
@@ -131,6 +136,7 @@ fn node_metrics(node: &Node, pods: &[&PodUsage], now: Timestamp) -> NodeMetrics 
         usage: metrics::usage(
             containers().map(|one| one.nanocores).sum(),
             containers().map(|one| one.memory).sum(),
+            None,
         ),
         ..NodeMetrics::default()
     }
@@ -170,7 +176,7 @@ mod tests {
     use super::*;
 
     fn used(name: &str, nanocores: u64, memory: u64) -> ContainerUsage {
-        ContainerUsage { name: name.to_owned(), nanocores, memory }
+        ContainerUsage { name: name.to_owned(), nanocores, memory, fuel: None }
     }
 
     #[test]
@@ -202,7 +208,7 @@ mod tests {
         );
         let node: Node = serde_json::from_value(json!({"metadata": {"name": "node"}})).unwrap();
         let whole = node_metrics(&node, &[&usage, &usage], at);
-        assert_eq!(whole.usage, metrics::usage(500_000_002, (2 << 20) + 2));
-        assert_eq!(node_metrics(&node, &[], at).usage, metrics::usage(0, 0));
+        assert_eq!(whole.usage, metrics::usage(500_000_002, (2 << 20) + 2, None));
+        assert_eq!(node_metrics(&node, &[], at).usage, metrics::usage(0, 0, None));
     }
 }

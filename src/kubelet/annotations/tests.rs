@@ -116,3 +116,30 @@ fn the_port_of_a_handler() {
         assert_eq!(http(&Pod::default(), &container).port, expected, "{:?}", container.ports);
     }
 }
+
+#[test]
+fn fuel_is_counted_or_limited_by_container() {
+    let annotations = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        pairs.collect::<BTreeMap<_, _>>()
+    };
+    for (pairs, expected) in [
+        (&[][..], Fuel::Off),
+        (&[(FUEL, "count")], Fuel::Count),
+        (&[(FUEL, "1000")], Fuel::Limit(1000)),
+        (&[("coracle.dev/fuel.other", "count")], Fuel::Off),
+        (&[(FUEL, "1000"), ("coracle.dev/fuel.main", "count")], Fuel::Count),
+        (&[("coracle.dev/fuel-used.main", "7")], Fuel::Off),
+    ] {
+        assert_eq!(fuel(&annotations(pairs), "main"), expected, "{pairs:?}");
+        assert!(read(pairs).complaints.is_empty(), "{pairs:?}");
+    }
+    for wrong in ["", "0", "-1", "+1", "1e9", "Count", "18446744073709551616"] {
+        for key in [FUEL, "coracle.dev/fuel.main"] {
+            assert_eq!(fuel(&annotations(&[(key, wrong)]), "main"), Fuel::Off, "{wrong:?}");
+            let wishes = read(&[(key, wrong)]);
+            let [complaint] = &wishes.complaints[..] else { panic!("{wrong:?}: {wishes:?}") };
+            assert!(complaint.contains(&format!("{key}: {wrong:?} ")), "{complaint}");
+        }
+    }
+}

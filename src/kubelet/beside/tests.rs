@@ -59,6 +59,7 @@ fn the_tools_are_those_of_the_toolbox() {
             network: None,
             http: None,
             budget: Budget::new(Limits::default(), clock, None),
+            fuel: crate::runtime::Fuel::Off,
             stdio: Stdio::log(&log),
             annotations: std::collections::BTreeMap::new(),
         };

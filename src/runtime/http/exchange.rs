@@ -23,7 +23,7 @@ use crate::runtime::instance::{self, Guest, PoolFull};
 use crate::runtime::limits::Meter;
 use crate::runtime::stdio::Output;
 use crate::runtime::turns::Switch;
-use crate::runtime::{Exit, wasm};
+use crate::runtime::{Exit, Fuel, wasm};
 
 /// Of a path, what is told in a line of the log.
 const PATH_TOLD_MAX: usize = 256;
@@ -136,9 +136,10 @@ impl Server {
         let place = self.gate.enter(clock).await?;
         let kept = self.idle.lock().expect("no holder panics").pop();
         let budget = &self.parts.spec.budget;
-        let meter = kept
-            .as_ref()
-            .map_or_else(|| Arc::new(Meter::new(Arc::clone(budget))), |kept| Arc::clone(&kept.meter));
+        let meter = kept.as_ref().map_or_else(
+            || Arc::new(Meter::new(Arc::clone(budget), Fuel::Off)),
+            |kept| Arc::clone(&kept.meter),
+        );
         let (tell, told) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
         let switch = Arc::new(Switch::default());

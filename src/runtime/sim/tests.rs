@@ -31,6 +31,7 @@ async fn spec(runtime: &SimRuntime, annotations: BTreeMap<String, String>) -> Co
         network: None,
         http: None,
         budget: Budget::new(Limits::default(), runtime.clock, None),
+        fuel: super::super::Fuel::Off,
         stdio: Stdio::log(&Arc::new(Log::new(runtime.clock, 1_000))),
         annotations,
     }

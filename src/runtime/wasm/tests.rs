@@ -66,6 +66,7 @@ async fn spec_of(runtime: &WasmRuntime, wasm: Vec<u8>, args: &[&str]) -> Contain
         network: None,
         http: None,
         budget: memory(64 << 20),
+        fuel: Fuel::Off,
         stdio: Stdio::log(&Arc::new(Log::new(runtime.shared.world.clock, LOG_BYTES))),
         annotations: BTreeMap::new(),
     }

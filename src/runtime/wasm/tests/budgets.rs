@@ -99,3 +99,42 @@ fn sockets_are_bounded_and_given_back() {
         }
     });
 }
+
+#[test]
+fn fuel_is_counted_and_a_limit_ends_the_run() {
+    let real = real();
+    real.threads.block_on(async {
+        let run = async |fuel| {
+            let mut spec = spec(&real.runtime, "hello", &["you"]).await;
+            spec.fuel = fuel;
+            let container = real.runtime.start(spec).await;
+            (container.exited().await, container.fuel())
+        };
+        assert_eq!(run(Fuel::Off).await, (Exit::Code(0), None));
+        let (exit, used) = run(Fuel::Count).await;
+        let used = used.unwrap();
+        assert!(exit == Exit::Code(0) && used > 1_000, "{exit:?} {used}");
+        assert_eq!(run(Fuel::Count).await, (Exit::Code(0), Some(used)), "the same work");
+        assert_eq!(run(Fuel::Limit(2 * used)).await, (Exit::Code(0), Some(used)));
+        let (exit, some) = run(Fuel::Limit(used / 2)).await;
+        let says = format!("the fuel limit of {} was used up: ", used / 2);
+        assert!(matches!(&exit, Exit::Trap(text) if text.starts_with(&says)), "{exit:?}");
+        assert!(some.is_some_and(|some| some >= used / 2 && some < used), "{some:?}");
+
+        // One that is killed is told of, too; and it is counted while it runs.
+        let mut spec = spec(&real.runtime, "load", &["cpu"]).await;
+        spec.fuel = Fuel::Count;
+        let output = log_of(&spec);
+        let container = real.runtime.start(spec).await;
+        wait_for_output(&output, "computing").await;
+        let counted = async {
+            while container.fuel().is_none_or(|fuel| fuel < used) {
+                real.clock.sleep(Duration::from_millis(1)).await;
+            }
+        };
+        real.clock.timeout(DEADLINE, counted).await.unwrap();
+        container.kill();
+        assert_eq!(container.exited().await, Exit::Killed);
+        assert!(container.fuel() > Some(used));
+    });
+}
