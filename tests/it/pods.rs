@@ -80,6 +80,7 @@ fn sees_its_environment(up: &Up) {
     up.kubectl(&["wait", "pod/configured", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s"]);
     let log = up.kubectl(&["logs", "configured"]);
     let node = up.kubectl(&["get", "pod", "configured", "-o", "jsonpath={.spec.nodeName}"]);
+    let api = up.kubectl(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]);
     for line in [
         r#""blue", "$(COLOR)", "$(UNKNOWN)"]"#,
         "COLOR=blue",
@@ -93,7 +94,7 @@ fn sees_its_environment(up: &Up) {
         "LABEL=test",
         "CPU=250",
         "MEMORY=64",
-        "KUBERNETES_SERVICE_HOST=127.96.0.1",
+        &format!("KUBERNETES_SERVICE_HOST={api}"),
         "KUBERNETES_SERVICE_PORT_HTTPS=443",
     ] {
         assert!(log.contains(line), "{line} in\n{log}");
