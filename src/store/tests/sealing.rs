@@ -1,8 +1,8 @@
 //! What is sealed: nothing of it lies in the files, and nobody reads it once it is deleted.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
+use std::{fs, io};
 
 use proptest::prelude::*;
 
@@ -42,12 +42,19 @@ impl World {
         self.try_open(limits).unwrap()
     }
 
-    /// Every file of the store, by name.
+    /// Every file of the store, by name, with none missing: an open store drops what it no longer needs.
     fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(self.store()).unwrap().map(|entry| entry.unwrap());
-        entries
-            .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
-            .collect()
+        loop {
+            let entries = fs::read_dir(self.store()).unwrap().map(|entry| entry.unwrap());
+            let read = entries.map(|entry| match fs::read(entry.path()) {
+                Ok(content) => Some((entry.file_name().into_string().unwrap(), content)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => panic!("{error}: {}", entry.path().display()),
+            });
+            if let Some(all) = read.collect() {
+                return all;
+            }
+        }
     }
 
     fn put_files(&self, files: &BTreeMap<String, Vec<u8>>) {
