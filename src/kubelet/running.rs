@@ -95,7 +95,7 @@ impl Joined {
         beside::start(&self.0, command, wanted).await
     }
 
-    /// Joins its own run: what it writes from now on, and its input.
+    /// Joins its own run: what it writes from now on (who comes early has missed nothing), and its input.
     pub fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<Attached, Refused> {
         let Setup { streams, label, .. } = &*self.0;
         let full = || {

@@ -1,6 +1,7 @@
 //! A run's standard streams: output goes to the container's log, and to whoever is attached; or to
 //! pipes, as does input.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,6 +29,11 @@ const PERMIT: usize = 64 * 1024;
 const STALL_MAX: Duration = Duration::from_secs(10);
 /// What somebody attached may be behind.
 const TAP_BYTES: usize = 256 << 10;
+/// For how long after a container's start whoever attaches has not missed anything: a client attaches once it
+/// sees that the container runs, and a guest may have said all by then.
+const EARLY_MAX: Duration = Duration::from_secs(5);
+/// What is kept for them of each stream, the latest.
+const EARLY_BYTES: usize = 16 << 10;
 /// How many may be attached to one stream of a container.
 const TAPS_MAX: usize = 64;
 
@@ -137,16 +143,20 @@ impl Output {
     }
 }
 
-/// Those who are attached to one stream of a running container: each sees what is written from now on.
+/// Those who are attached to one stream of a running container: each sees what is written from now on, and
+/// whoever came early what was written before.
 pub struct Taps {
     clock: Clock,
     budget: Arc<Budget>,
+    began: Duration,
     state: Mutex<Attached>,
 }
 
 #[derive(Default)]
 struct Attached {
     taps: Vec<Tap>,
+    /// What nobody attached has seen yet.
+    early: VecDeque<u8>,
     ended: bool,
 }
 
@@ -159,10 +169,10 @@ struct Tap {
 impl Taps {
     #[must_use]
     pub fn new(clock: Clock, budget: Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { clock, budget, state: Mutex::default() })
+        Arc::new(Self { clock, budget, began: clock.monotonic(), state: Mutex::default() })
     }
 
-    /// What is written from now on; `None` if too many are attached, or the container's memory has no room
+    /// What is written from now on, and the first time soon after the start also what was before; `None` if too many are attached, or the container's memory has no room
     /// for what one more may be behind. Whoever reads too slowly holds the
     /// container up, and is let go of when it has not read for ten seconds.
     #[must_use]
@@ -173,11 +183,17 @@ impl Taps {
             return None;
         }
         let pipe = Pipe::new(TAP_BYTES);
-        if state.ended {
-            pipe.end();
-        } else {
-            let charge = self.budget.charge(u64::try_from(TAP_BYTES).unwrap_or(u64::MAX)).ok()?;
-            state.taps.push(Tap { pipe: Arc::clone(&pipe), _charge: charge });
+        let charge = match state.ended {
+            true => None,
+            false => Some(self.budget.charge(u64::try_from(TAP_BYTES).unwrap_or(u64::MAX)).ok()?),
+        };
+        let early = std::mem::take(&mut state.early);
+        if self.is_early() {
+            pipe.put(&Vec::from(early));
+        }
+        match charge {
+            Some(charge) => state.taps.push(Tap { pipe: Arc::clone(&pipe), _charge: charge }),
+            None => pipe.end(),
         }
         Some(Receiver::of(pipe))
     }
@@ -187,9 +203,26 @@ impl Taps {
     }
 
     fn put(&self, bytes: &[u8]) {
-        for tap in &self.state().taps {
+        let mut state = self.state();
+        state.taps.retain(|tap| tap.pipe.room().is_some());
+        for tap in &state.taps {
             tap.pipe.put(bytes);
         }
+        if !state.taps.is_empty() {
+            return;
+        }
+        if self.is_early() {
+            let latest = &bytes[bytes.len().saturating_sub(EARLY_BYTES)..];
+            let spare = (state.early.len() + latest.len()).saturating_sub(EARLY_BYTES);
+            state.early.drain(..spare);
+            state.early.extend(latest);
+        } else if !state.early.is_empty() {
+            state.early = VecDeque::new();
+        }
+    }
+
+    fn is_early(&self) -> bool {
+        self.clock.monotonic().saturating_sub(self.began) < EARLY_MAX
     }
 
     async fn writable(&self) {
@@ -226,8 +259,6 @@ pub(super) struct GuestOutput {
 #[async_trait]
 impl Pollable for GuestOutput {
     async fn ready(&mut self) {
-        // A guest that writes without end still lets others run.
-        tokio::task::consume_budget().await;
         self.output.writable().await;
     }
 }
@@ -273,7 +304,6 @@ pub(super) struct GuestInput {
 #[async_trait]
 impl Pollable for GuestInput {
     async fn ready(&mut self) {
-        tokio::task::consume_budget().await;
         self.pipe.readable().await;
     }
 }

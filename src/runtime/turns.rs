@@ -12,6 +12,7 @@ use std::task::{Poll, ready};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use tokio::task::coop::unconstrained;
 
 use super::limits::Meter;
 use super::shares::{Shares, Ticket};
@@ -171,7 +172,10 @@ impl Turn {
                 Place::Computing => Some(ready!(self.ticket.poll_turn(context))),
                 Place::Waiting => None,
             };
-            let polled = self.meter.poll(&self.ticker, || self.run.as_mut().poll(context));
+            // Ticks alone end a turn. Tokio would end it sooner for a guest whose every call is answered at once, and
+            // that looks like waiting.
+            let mut run = unconstrained(self.run.as_mut());
+            let polled = self.meter.poll(&self.ticker, || Pin::new(&mut run).poll(context));
             let used_up = self.meter.used_up_turn();
             if let Some(turn) = turn.filter(|_| used_up && polled.is_pending()) {
                 turn.again();

@@ -27,9 +27,7 @@ pub(super) struct Writer {
 
 #[async_trait]
 impl Pollable for Reader {
-    async fn ready(&mut self) {
-        tokio::task::consume_budget().await;
-    }
+    async fn ready(&mut self) {}
 }
 
 impl InputStream for Reader {
@@ -46,9 +44,7 @@ impl InputStream for Reader {
 
 #[async_trait]
 impl Pollable for Writer {
-    async fn ready(&mut self) {
-        tokio::task::consume_budget().await;
-    }
+    async fn ready(&mut self) {}
 }
 
 impl OutputStream for Writer {

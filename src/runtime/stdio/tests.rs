@@ -19,6 +19,7 @@ fn those_attached_see_what_is_written_from_then_on() {
         let taps = taps(clock);
         let output = Output::Log { log: log.clone(), taps: Some(taps.clone()) };
         output.put(b"before ");
+        clock.sleep(EARLY_MAX * 2).await;
         let mut first = taps.attach().unwrap();
         let second = taps.attach().unwrap();
         output.put(b"after");
@@ -29,6 +30,38 @@ fn those_attached_see_what_is_written_from_then_on() {
         assert_eq!(first.read().await, None);
         assert_eq!(taps.attach().unwrap().read().await, None, "attached after the end");
         assert_eq!(log.tail(9, 99), "before afterwards");
+    });
+}
+
+#[test]
+fn who_attaches_early_has_missed_nothing() {
+    in_virtual_time(|clock| async move {
+        let (quick, slow, chatty) = (taps(clock), taps(clock), taps(clock));
+        quick.put(b"all ");
+        quick.put(b"said");
+        quick.end();
+        assert_eq!(quick.attach().unwrap().read().await.unwrap(), "all said");
+        assert_eq!(quick.attach().unwrap().read().await, None, "it was shown already");
+
+        slow.put(b"one ");
+        let mut first = slow.attach().unwrap();
+        let mut second = slow.attach().unwrap();
+        slow.put(b"two");
+        assert_eq!(first.read().await.unwrap(), "one two");
+        assert_eq!(second.read().await.unwrap(), "two");
+
+        chatty.put(&vec![b'a'; EARLY_BYTES - 1]);
+        chatty.put(b"bcd");
+        let kept = chatty.attach().unwrap().read().await.unwrap();
+        assert_eq!((kept.len(), &kept[EARLY_BYTES - 4..]), (EARLY_BYTES, &b"abcd"[..]));
+        chatty.put(&vec![b'e'; 2 * EARLY_BYTES]);
+        assert_eq!(chatty.attach().unwrap().read().await.unwrap().len(), EARLY_BYTES);
+
+        // Later nothing is kept any more.
+        quick.put(b"x");
+        clock.sleep(EARLY_MAX * 2).await;
+        quick.put(b"y");
+        assert!(quick.state().early.is_empty());
     });
 }
 
