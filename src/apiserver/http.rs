@@ -10,6 +10,7 @@ mod documents;
 mod proxy;
 mod serve;
 mod tls;
+mod trusting;
 mod upgrade;
 
 use std::io;
@@ -25,6 +26,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+
+pub use trusting::trusting;
 
 use super::Api;
 use super::pki::Pki;

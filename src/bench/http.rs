@@ -3,7 +3,8 @@
 //! The built-in `hello-http` is served with each kind of instance, and asked over connections of the loopback
 //! that are kept, by a generator in this process ([`load`](super::load)) on the same cores. With the variable
 //! `CORACLE_BENCH_WASMTIME`, the path of a `wasmtime` program, the same component is served by `wasmtime serve`
-//! and asked by the same generator in the same run.
+//! and asked by the same generator in the same run: with an instance for each request, as is its way, and with
+//! ones that are reused.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -27,6 +28,11 @@ const WASMTIME: &str = "CORACLE_BENCH_WASMTIME";
 const CONNECTIONS: u32 = 32;
 /// The annotation, and a name for the pod.
 const KINDS: &[(&str, &str)] = &[("fresh", "fresh"), ("pooled:8", "pooled"), ("reused", "reused")];
+/// Of the other program: a name, and arguments.
+const SERVE_KINDS: &[(&str, &[&str])] = &[
+    ("wasmtime serve, fresh", &[]),
+    ("wasmtime serve, reused", &["--max-instance-reuse-count", "1000000000"]),
+];
 /// How long `wasmtime serve` may take to compile and to listen.
 const START_MAX: Duration = Duration::from_secs(60);
 const START_STEP: Duration = Duration::from_millis(50);
@@ -53,8 +59,10 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
     .await?;
     if let Some(program) = std::env::var_os(WASMTIME) {
         let clock = Clock::real();
-        let serve = Serve::start(Path::new(&program), clock).await?;
-        ask(clock, serve.address, options.count, &mut report, "wasmtime serve").await?;
+        for (name, more) in SERVE_KINDS {
+            let serve = Serve::start(Path::new(&program), more, clock).await?;
+            ask(clock, serve.address, options.count, &mut report, name).await?;
+        }
     }
     Ok(report)
 }
@@ -110,7 +118,7 @@ struct Serve {
 }
 
 impl Serve {
-    async fn start(program: &Path, clock: Clock) -> Result<Self, Failure> {
+    async fn start(program: &Path, more: &[&str], clock: Clock) -> Result<Self, Failure> {
         let scratch = stage::Scratch::new();
         std::fs::create_dir_all(&scratch.0)?;
         let file = scratch.0.join("hello-http.wasm");
@@ -119,6 +127,7 @@ impl Serve {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let child = Command::new(program)
             .args(["serve", "-S", "cli", "--addr", &address.to_string()])
+            .args(more)
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,8 +1,8 @@
 //! `service`: what a Service's address costs beside that of its pod.
 //!
-//! A pod serves HTTP, one connection a request. Another pod, and then this process, ask it N times one after
-//! the other: at its own address, and at its Service's. Rounds of both alternate, so that both have the same
-//! machine; the best of each is told.
+//! A pod serves HTTP, one connection a request: by a socket of its own, or as a handler. Another pod, and then
+//! this process, ask it N times one after the other: at its own address, and at its Service's. Rounds of both
+//! alternate, so that both have the same machine; the best of each is told.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,6 +20,9 @@ use crate::apiserver::request::LogOptions;
 use crate::client::Select;
 use crate::cluster::{Cluster, Config};
 
+/// What serves, and as what.
+const SERVERS: [(&str, &str); 2] =
+    [("socket", "coracle.dev/http:v1"), ("handler", "coracle.dev/hello-http:v1")];
 /// Rounds of each address.
 const ROUNDS: usize = 3;
 /// No round may take longer.
@@ -39,25 +42,36 @@ async fn measure(options: &Options) -> Result<Report, Failure> {
     report.condition("requests", "one after the other, a connection each");
     let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let config = Config { listen, ..stage::config(options) };
-    stage::on_cluster(options, config, async |cluster| both(cluster, options.count, &mut report).await)
-        .await?;
+    stage::on_cluster(options, config, async |cluster| {
+        for (name, image) in SERVERS {
+            both(cluster, options.count, &mut report, name, image).await?;
+        }
+        Ok(())
+    })
+    .await?;
     Ok(report)
 }
 
-async fn both(cluster: &Cluster, count: u32, report: &mut Report) -> Result<(), Failure> {
+async fn both(
+    cluster: &Cluster,
+    count: u32,
+    report: &mut Report,
+    server: &str,
+    image: &str,
+) -> Result<(), Failure> {
     let client = cluster.client();
     let select = Select { namespace: Some("default".into()), ..Select::default() };
     let mut watcher = client.watch::<Pod>(select);
-    client.create(pod("server", "coracle.dev/http:v1", &[])).await?;
+    client.create(pod(server, image, &[])).await?;
     let service: Service = serde_json::from_value(json!({
-        "metadata": {"name": "server", "namespace": "default"},
-        "spec": {"selector": {"app": "server"}, "ports": [{"port": PORT}]},
+        "metadata": {"name": server, "namespace": "default"},
+        "spec": {"selector": {"app": server}, "ports": [{"port": PORT}]},
     }))?;
     let service = client.create(service).await?;
-    wait_for(&mut watcher, "server", "Running", 1).await?;
-    let server = client.get::<Pod>("default", "server").await?;
+    wait_for(&mut watcher, server, "Running", 1).await?;
+    let pod_of_it = client.get::<Pod>("default", server).await?;
     let own =
-        server.status.as_ref().and_then(|status| status.pod_ip.clone()).ok_or("the pod has no address")?;
+        pod_of_it.status.as_ref().and_then(|status| status.pod_ip.clone()).ok_or("the pod has no address")?;
     let virtual_ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone()).ok_or("no clusterIP")?;
     let places = [("pod address", format!("{own}:{PORT}")), ("service", format!("{virtual_ip}:{PORT}"))];
     for (_, place) in &places {
@@ -67,18 +81,19 @@ async fn both(cluster: &Cluster, count: u32, report: &mut Report) -> Result<(), 
     let mut best = [[0.0_f64; 2]; 2];
     for round in 0..ROUNDS {
         for (which, (_, place)) in places.iter().enumerate() {
-            let name = format!("asking-{round}-{which}");
+            let name = format!("asks-{server}-{round}-{which}");
             client.create(pod(&name, "coracle.dev/load:v1", &["get", &count.to_string(), place])).await?;
             wait_for(&mut watcher, &name, "Succeeded", 1).await?;
             best[0][which] = best[0][which].max(said(&log(cluster, &name).await?)?);
             best[1][which] = best[1][which].max(ask(cluster, count, place).await?);
         }
     }
-    for (from, rates) in ["from a pod", "from this process"].into_iter().zip(best) {
+    for (from, rates) in ["a pod", "this process"].into_iter().zip(best) {
         for ((title, _), rate) in places.iter().zip(rates) {
-            report.figure(format!("{from}: {title}"), rate, "requests/s");
+            report.figure(format!("{server}, from {from}: {title}"), rate, "requests/s");
         }
-        report.figure(format!("{from}: service to pod address"), rates[1] / rates[0] * 100.0, "%");
+        let ratio = rates[1] / rates[0] * 100.0;
+        report.figure(format!("{server}, from {from}: service to pod address"), ratio, "%");
     }
     Ok(())
 }
@@ -166,7 +181,7 @@ mod tests {
     fn both_addresses_have_figures() {
         let options = Options { count: 10, nodes: 1, durable: false, simulated: false };
         let report = run(&options).unwrap();
-        assert_eq!(report.figures.len(), 6, "{report}");
+        assert_eq!(report.figures.len(), 6 * SERVERS.len(), "{report}");
     }
 
     #[test]

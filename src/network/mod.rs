@@ -16,6 +16,7 @@ use crate::client::{Client, Recorder};
 use crate::clock::Clock;
 use crate::kind::address_plan::{AddressPlan, is_machines, is_node, is_pod};
 use crate::random::Random;
+use crate::runtime::doors::{Door, Doors};
 use crate::runtime::network::{LookupError, Network, Protocol, Refusal};
 
 use dns::Names;
@@ -49,6 +50,7 @@ struct Shared {
     names: Arc<Names>,
     policies: Policies,
     services: Services,
+    doors: Doors,
 }
 
 impl Networks {
@@ -57,7 +59,8 @@ impl Networks {
         let addresses = PodAddresses::beginning_anywhere(random);
         let names = Arc::new(Names::new(plan.dns(), clock, random.clone()));
         let services = Services::new(plan, clock, random.clone());
-        Self(Arc::new(Shared { plan, addresses, names, policies: Policies::default(), services }))
+        let (policies, doors) = (Policies::default(), Doors::default());
+        Self(Arc::new(Shared { plan, addresses, names, policies, services, doors }))
     }
 
     /// Follows the API, so that names, services and policies are known, until it shuts down.
@@ -81,7 +84,8 @@ impl Networks {
     /// process whose ports are open.
     #[must_use]
     pub fn listen(&self, nodes: Vec<NodeAddress>, recorder: Recorder, clock: Clock) -> Listeners {
-        Listeners::start(self.0.services.clone(), nodes, recorder, clock)
+        let Shared { services, doors, .. } = &*self.0;
+        Listeners::start(services.clone(), doors.clone(), nodes, recorder, clock)
     }
 
     #[must_use]
@@ -184,6 +188,10 @@ impl Network for PodNetwork {
         self.is_hosts()
             || is_asked
             || policies.permit_ingress(&self.pod, self.address, protocol, from.ip(), port)
+    }
+
+    fn door(&self, port: u16) -> Door {
+        self.shared.doors.open(SocketAddrV4::new(self.address, port))
     }
 
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {

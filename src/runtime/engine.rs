@@ -15,7 +15,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::instance::Guest;
-use super::{config, fs, queue, sockets, stop};
+use super::{config, environment, fs, queue, sockets, stop};
 
 /// Guests in the pool at once. Reserves 4 TiB of addresses, of the 128 TiB that a process has.
 const POOL_SLOTS: u32 = 1_000;
@@ -93,6 +93,7 @@ impl Lane {
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        environment::shadow(&mut linker)?;
         fs::host::shadow(&mut linker)?;
         sockets::shadow(&mut linker)?;
         config::add_to_linker(&mut linker)?;

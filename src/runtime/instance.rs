@@ -14,6 +14,7 @@ use super::budget::{Budget, OverLimit};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::config::{Config, ConfigView, HasConfig};
+use super::environment::{Environment, HasEnvironment};
 use super::fs::handle::Files;
 use super::fs::host::{FilesView, HasFiles};
 use super::http::outgoing::{Hooks, Trust};
@@ -39,6 +40,7 @@ const FRAMES_MAX: usize = 4;
 pub(super) struct Guest {
     wasi: WasiCtx,
     table: ResourceTable,
+    environment: Arc<Environment>,
     files: Files,
     config: Option<Arc<Config>>,
     queue: Option<Arc<dyn Queue>>,
@@ -54,6 +56,12 @@ pub(super) struct Guest {
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl HasEnvironment for Guest {
+    fn environment(&self) -> &Environment {
+        &self.environment
     }
 }
 
@@ -122,11 +130,13 @@ pub(super) fn is_pool_full(error: &wasmtime::Error) -> bool {
 pub(super) fn store(
     engine: &Engine,
     spec: &ContainerSpec,
+    environment: &Arc<Environment>,
     world: &World,
     meter: &Arc<Meter>,
     stop: &Arc<Stop>,
 ) -> Result<Store<Guest>, String> {
-    let mut store = Store::new(engine, Guest::new(spec, world, Arc::clone(stop))?);
+    let guest = Guest::new(spec, Arc::clone(environment), world, Arc::clone(stop))?;
+    let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.memory);
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_MAX);
@@ -157,7 +167,8 @@ pub(super) async fn run(
 ) -> Result<Exit, PoolFull> {
     // What its pipes may hold is taken at once: their other ends fill and empty them at any time.
     let Ok(_pipes) = spec.budget.charge(spec.stdio.pipe_bytes()) else { return Ok(Exit::OutOfMemory) };
-    let mut store = match store(command.engine(), spec, world, meter, stop) {
+    let environment = Environment::of(spec);
+    let mut store = match store(command.engine(), spec, &environment, world, meter, stop) {
         Ok(store) => store,
         Err(error) => return Ok(Exit::Trap(error)),
     };
@@ -214,23 +225,20 @@ impl Drop for Counted<'_> {
 }
 
 impl Guest {
-    fn new(spec: &ContainerSpec, world: &World, stop: Arc<Stop>) -> Result<Self, String> {
+    fn new(
+        spec: &ContainerSpec,
+        environment: Arc<Environment>,
+        world: &World,
+        stop: Arc<Stop>,
+    ) -> Result<Self, String> {
         let mut wasi = WasiCtx::builder();
-        wasi.args(&spec.args)
-            .envs(&spec.env)
-            .stdout(spec.stdio.guest_stdout())
+        wasi.stdout(spec.stdio.guest_stdout())
             .stderr(spec.stdio.guest_stderr())
             .wall_clock(GuestClock(world.clock))
             .monotonic_clock(GuestClock(world.clock));
         sockets::permit(&mut wasi, spec.network.as_ref());
         if let Some(stdin) = spec.stdio.guest_stdin() {
             wasi.stdin(stdin);
-        }
-        if let Some(directory) = &spec.working_dir {
-            wasi.initial_cwd(directory);
-            if !spec.env.iter().any(|(name, _)| name == "PWD") {
-                wasi.env("PWD", directory);
-            }
         }
         if world.clock.is_virtual() {
             wasi.secure_random(Draws(world.random.clone()))
@@ -247,6 +255,7 @@ impl Guest {
         Ok(Self {
             wasi: wasi.build(),
             table,
+            environment,
             files,
             config,
             queue: spec.queue.clone(),

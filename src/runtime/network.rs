@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use async_trait::async_trait;
 
+use super::doors::Door;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     Tcp,
@@ -52,6 +54,10 @@ pub trait Network: Send + Sync {
     /// Whether somebody at `from` may reach the pod's `port`.
     fn admits(&self, protocol: Protocol, port: u16, from: SocketAddr) -> bool;
 
+    /// Where connections to the pod's `port` arrive that were accepted elsewhere in this process, beside those
+    /// that come through its socket.
+    fn door(&self, port: u16) -> Door;
+
     /// The addresses of a name, as the pod's resolver finds them; the best first.
     ///
     /// # Errors
@@ -61,6 +67,7 @@ pub trait Network: Send + Sync {
 
 #[cfg(test)]
 pub(crate) mod fixture {
+    use super::super::doors::Doors;
     use super::*;
 
     /// A pod of this address. Everybody is where they say they are, but for a service that has an endpoint,
@@ -91,6 +98,10 @@ pub(crate) mod fixture {
 
         fn admits(&self, _: Protocol, _: u16, _: SocketAddr) -> bool {
             true
+        }
+
+        fn door(&self, port: u16) -> Door {
+            Doors::default().open(SocketAddrV4::new(self.0, port))
         }
 
         async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {

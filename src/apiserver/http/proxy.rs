@@ -16,11 +16,7 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio_rustls::TlsConnector;
 use tracing::{Instrument, debug};
@@ -28,6 +24,7 @@ use tracing::{Instrument, debug};
 use super::answer::{Answer, headed, set};
 use super::body::{Body, Failure};
 use super::serve::Context;
+use super::trusting::trusting;
 use crate::apiserver::Error;
 use crate::apiserver::metrics::Guard;
 use crate::apiserver::request::Backend;
@@ -96,6 +93,7 @@ where
     let stream = connection.await.map_err(|error| unreachable(&error))?;
     let stream: Box<dyn Stream> = if is_https {
         let name = ServerName::IpAddress(address.ip().into());
+        // Those of pods are signed by nobody that we know; upstream's proxy takes any too.
         let connector = TlsConnector::from(trusting());
         Box::new(connector.connect(name, stream).await.map_err(|error| unreachable(&error))?)
     } else {
@@ -253,55 +251,6 @@ fn relocated(location: &str, prefix: &str, backend: SocketAddr, host: &str) -> O
         return None;
     }
     Some(format!("{prefix}{path}"))
-}
-
-/// Takes any certificate, as upstream's proxy does: those of pods are signed by nobody that we know.
-fn trusting() -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Anyone(Arc::clone(&provider)));
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = versions.expect("the provider knows the default versions").dangerous();
-    Arc::new(config.with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::future::pending;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, LOCATION, USER_AGENT};
@@ -12,15 +11,13 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, HTTPGetAction};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::super::probe::Answer;
 use super::{authority, connect, go_error, port};
+use crate::apiserver::http::trusting;
 
 /// Redirects followed in one probe, as Go's client does.
 const REDIRECTS_MAX: usize = 10;
@@ -128,6 +125,7 @@ impl Get {
             return self.exchange(place, stream).await;
         }
         let host = ServerName::try_from(place.host.clone()).map_err(|error| error.to_string())?;
+        // A probe asks whether somebody answers, not who.
         let stream = TlsConnector::from(trusting()).connect(host, stream).await;
         self.exchange(place, stream.map_err(|error| go_error(&error))?).await
     }
@@ -257,55 +255,6 @@ impl Place {
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let path = path(uri.path_and_query().map_or("/", |path| path.as_str()));
         Some(Self { tls, host, port, path })
-    }
-}
-
-/// Takes any certificate: a probe asks whether somebody answers, not who.
-fn trusting() -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Anyone(Arc::clone(&provider)));
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = versions.expect("the provider knows the default versions").dangerous();
-    Arc::new(config.with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

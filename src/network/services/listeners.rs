@@ -19,6 +19,7 @@ use super::wanted::{NodeAddress, Target, Wanted, wanted};
 use super::{Services, udp};
 use crate::client::Recorder;
 use crate::clock::Clock;
+use crate::runtime::doors::Doors;
 use crate::runtime::network::Protocol;
 
 /// Connections through all sockets together; who comes later waits in the system's queue.
@@ -41,6 +42,7 @@ pub struct Listeners {
 impl Listeners {
     pub(crate) fn start(
         services: Services,
+        doors: Doors,
         nodes: Vec<NodeAddress>,
         recorder: Recorder,
         clock: Clock,
@@ -49,6 +51,7 @@ impl Listeners {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let keeper = Keeper {
             services,
+            doors,
             nodes,
             recorder,
             clock,
@@ -74,12 +77,14 @@ impl Listeners {
 #[derive(Clone)]
 pub(super) struct Way {
     pub(super) services: Services,
+    doors: Doors,
     pub(super) clock: Clock,
     pub(super) target: Target,
 }
 
 struct Keeper {
     services: Services,
+    doors: Doors,
     nodes: Vec<NodeAddress>,
     recorder: Recorder,
     clock: Clock,
@@ -135,7 +140,12 @@ impl Keeper {
             if self.open.contains_key(&place) || self.closing.contains(&place) {
                 continue;
             }
-            let way = Way { services: self.services.clone(), clock: self.clock, target: target.clone() };
+            let way = Way {
+                services: self.services.clone(),
+                doors: self.doors.clone(),
+                clock: self.clock,
+                target: target.clone(),
+            };
             let closed = stop.child_token();
             match self.listen(place, way, closed.clone(), stop.clone(), tasks) {
                 Ok(()) => drop(self.open.insert(place, (target, closed))),
@@ -278,7 +288,7 @@ async fn accept(
                 tokio::spawn(async move {
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        () = splice(&way, stream, from) => {}
+                        () = pass(&way, stream, from) => {}
                     }
                     drop(slot);
                 });
@@ -291,9 +301,25 @@ async fn accept(
     }
 }
 
-/// Connects to an endpoint, another if one does not answer, and carries bytes until both sides are done.
-async fn splice(way: &Way, mut stream: TcpStream, from: SocketAddr) {
-    let Some(mut endpoint) = connect(way, from).await else { return };
+/// Lets the connection through to an endpoint, another if one does not answer.
+async fn pass(way: &Way, mut stream: TcpStream, from: SocketAddr) {
+    let mut tried = Vec::new();
+    while let Some(to) = way.target.endpoint(&way.services, from.ip(), &tried) {
+        stream = match way.doors.enter(to, stream, from) {
+            Ok(()) => return,
+            Err(stream) => stream,
+        };
+        match way.clock.timeout(CONNECT_MAX, dial(from.ip(), to)).await {
+            Ok(Ok(endpoint)) => return splice(stream, endpoint, from).await,
+            Ok(Err(error)) => tracing::debug!(%error, %to, "an endpoint is not there"),
+            Err(_) => tracing::debug!(%to, "an endpoint does not answer"),
+        }
+        tried.push(to);
+    }
+}
+
+/// Carries bytes until both sides are done.
+async fn splice(mut stream: TcpStream, mut endpoint: TcpStream, from: SocketAddr) {
     for socket in [&stream, &endpoint] {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection may be slow");
@@ -302,19 +328,6 @@ async fn splice(way: &Way, mut stream: TcpStream, from: SocketAddr) {
     let carried = copy_bidirectional_with_sizes(&mut stream, &mut endpoint, BUFFER_BYTES, BUFFER_BYTES).await;
     if let Err(error) = carried {
         tracing::debug!(%error, %from, "a connection to a service broke");
-    }
-}
-
-async fn connect(way: &Way, from: SocketAddr) -> Option<TcpStream> {
-    let mut tried = Vec::new();
-    loop {
-        let to = way.target.endpoint(&way.services, from.ip(), &tried)?;
-        match way.clock.timeout(CONNECT_MAX, dial(from.ip(), to)).await {
-            Ok(Ok(stream)) => return Some(stream),
-            Ok(Err(error)) => tracing::debug!(%error, %to, "an endpoint is not there"),
-            Err(_) => tracing::debug!(%to, "an endpoint does not answer"),
-        }
-        tried.push(to);
     }
 }
 

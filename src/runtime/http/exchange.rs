@@ -179,7 +179,8 @@ impl Server {
         meter: &Arc<Meter>,
     ) -> Result<Result<Handler, String>, PoolFull> {
         let parts = &self.parts;
-        let store = instance::store(proxy.engine(), &parts.spec, parts.shared.world(), meter, &parts.stop);
+        let (world, environment) = (parts.shared.world(), &self.environment);
+        let store = instance::store(proxy.engine(), &parts.spec, environment, world, meter, &parts.stop);
         let mut store = match store {
             Ok(store) => store,
             Err(error) => return Ok(Err(error)),

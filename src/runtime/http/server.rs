@@ -16,6 +16,7 @@ use super::complaints::Complaints;
 use super::exchange::Handler;
 use super::gate::Gate;
 use super::{FRESH_MAX, Http, Instances, WAITING_MAX, connection};
+use crate::runtime::environment::Environment;
 use crate::runtime::network::{Network, Protocol};
 use crate::runtime::stop::Stop;
 use crate::runtime::turns::{Stage, Switch};
@@ -41,6 +42,8 @@ pub(in crate::runtime) struct Parts {
 /// A container's server.
 pub(in crate::runtime) struct Server {
     pub(super) parts: Parts,
+    /// All its instances are told the same.
+    pub(super) environment: Arc<Environment>,
     pub(super) gate: Gate,
     /// Instances that are kept and have nothing to do.
     pub(super) idle: Mutex<Vec<Handler>>,
@@ -77,6 +80,7 @@ impl Server {
             Instances::Kept(count) => count,
         };
         Arc::new(Self {
+            environment: Environment::of(&parts.spec),
             parts,
             gate: Gate::new(count, WAITING_MAX),
             idle: Mutex::default(),
@@ -105,6 +109,7 @@ impl Server {
                 });
             }
         };
+        let mut door = self.parts.network.door(self.parts.http.port);
         let mut asked = std::pin::pin!(self.parts.stop.asked());
         loop {
             // It is never closed.
@@ -113,6 +118,7 @@ impl Server {
                 tokio::select! {
                     () = &mut asked => break None,
                     accepted = listener.accept() => break Some(accepted),
+                    arrived = door.arrival() => break Some(arrived),
                     Some(_) = connections.join_next() => {}
                 }
             };
@@ -126,6 +132,9 @@ impl Server {
             }
         }
         // Whoever has connected by now is not turned away.
+        for (stream, peer) in door.close().await {
+            admit(&mut connections, stream, peer, None);
+        }
         while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
             admit(&mut connections, stream, peer, None);
         }
