@@ -35,10 +35,18 @@ fn assign(admission: &Admission<'_>, service: &mut Service, old: Option<&Service
     let taken = Taken::by_others(admission, own);
     let range = admission.plan.services();
     let mut errors = Errors::default();
-    assign_address(spec, old, range, &taken, own, &mut errors);
-    assign_node_ports(spec, old, &taken, &mut errors);
+    let found = assign_address(spec, old, range, &taken, own, &mut errors)
+        .and_then(|()| assign_node_ports(spec, old, &taken, &mut errors));
+    if let Err(Full(what)) = found {
+        // An error of the server's, as upstream has it: the client asked for nothing that cannot be.
+        return Err(Error::internal(format!("failed to allocate a {what}: range is full")));
+    }
     if errors.is_empty() { Ok(()) } else { Err(Error::invalid(admission.kind, &name, &errors)) }
 }
+
+/// There is none left of these.
+#[derive(Debug, PartialEq, Eq)]
+struct Full(&'static str);
 
 /// What other services have.
 struct Taken {
@@ -68,9 +76,9 @@ fn assign_address(
     taken: &Taken,
     own: (&str, &str),
     errors: &mut Errors,
-) {
+) -> Result<(), Full> {
     if !needs_cluster_ip(spec) || is_headless(spec) {
-        return;
+        return Ok(());
     }
     // A client may say it in either field; that they agree is for validation.
     if address(spec).is_empty() {
@@ -86,13 +94,7 @@ fn assign_address(
             .filter(|at| *at != DNS_SERVER)
             .map(|at| Ipv4Addr::from(first + at))
             .find(|one| !taken.addresses.contains(one));
-        match free {
-            Some(free) => spec.cluster_ip = Some(free.to_string()),
-            None => {
-                fail_address(errors, "[]string(nil)", "failed to allocate a serviceIP: range is full");
-                return;
-            }
-        }
+        spec.cluster_ip = Some(free.ok_or(Full("serviceIP"))?.to_string());
     } else if old.is_none_or(|old| address(old) != given) {
         // Texts that are no addresses are for validation.
         if let Ok(ip) = given.parse::<Ipv4Addr>() {
@@ -110,13 +112,14 @@ fn assign_address(
             if let Some(why) = why {
                 let value = format!("[]string{{{given:?}}}");
                 fail_address(errors, &value, &format!("failed to allocate IP {ip}: {why}"));
-                return;
+                return Ok(());
             }
         }
     }
     if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
         spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
     }
+    Ok(())
 }
 
 /// As Go shows a list of texts.
@@ -128,9 +131,14 @@ fn fail_address(errors: &mut Errors, value: &str, why: &str) {
     });
 }
 
-fn assign_node_ports(spec: &mut ServiceSpec, old: Option<&ServiceSpec>, taken: &Taken, errors: &mut Errors) {
+fn assign_node_ports(
+    spec: &mut ServiceSpec,
+    old: Option<&ServiceSpec>,
+    taken: &Taken,
+    errors: &mut Errors,
+) -> Result<(), Full> {
     if !needs_node_ports(spec) {
-        return;
+        return Ok(());
     }
     let before: BTreeSet<i32> =
         old.iter().flat_map(|old| old.ports.iter().flatten()).filter_map(given_port).collect();
@@ -153,15 +161,16 @@ fn assign_node_ports(spec: &mut ServiceSpec, old: Option<&ServiceSpec>, taken: &
                 errors.invalid(&path, given, "provided port is already allocated");
             }
             Some(_) => {}
-            None => match NODE_PORTS.into_iter().find(|port| !used.contains(port) && !asked.contains(port)) {
-                Some(free) => {
-                    used.insert(free);
-                    port.node_port = Some(free);
-                }
-                None => errors.invalid(&path, 0, "failed to allocate a nodePort: range is full"),
-            },
+            None => {
+                let mut all = NODE_PORTS;
+                let free = all.find(|port| !used.contains(port) && !asked.contains(port));
+                let free = free.ok_or(Full("nodePort"))?;
+                used.insert(free);
+                port.node_port = Some(free);
+            }
         }
     }
+    Ok(())
 }
 
 fn address(spec: &ServiceSpec) -> &str {
@@ -171,3 +180,6 @@ fn address(spec: &ServiceSpec) -> &str {
 fn given_port(port: &ServicePort) -> Option<i32> {
     port.node_port.filter(|port| *port != 0)
 }
+
+#[cfg(test)]
+mod tests;

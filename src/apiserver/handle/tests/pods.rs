@@ -196,6 +196,20 @@ async fn services_get_addresses_and_ports_of_their_own() {
     assert_eq!(again["spec"]["clusterIP"], "127.96.0.2");
     world.delete("services", "a", Value::Null).await.unwrap();
     assert_eq!(make("f", json!({})).await.unwrap()["spec"]["clusterIP"], "127.96.0.2");
+    // Node ports run out, and what is deleted is free at once.
+    let many = |first: u32, count: u32| -> Value {
+        let port = |port: u32| json!({"name": format!("p{port}"), "port": port, "nodePort": port});
+        json!({"type": "NodePort", "ports": (first..first + count).map(port).collect::<Vec<_>>()})
+    };
+    make("all", many(30_001, 2_767)).await.unwrap();
+    refused(
+        make("one-more", json!({"type": "NodePort"})).await,
+        500,
+        "Internal error occurred: failed to allocate a nodePort: range is full",
+    );
+    world.delete("services", "all", Value::Null).await.unwrap();
+    let made = make("one-more", json!({"type": "NodePort"})).await.unwrap();
+    assert_eq!(made["spec"]["ports"][0]["nodePort"], 30_001);
     let both = tokio::join!(make("g", json!({})), make("h", json!({})));
     assert_ne!(both.0.unwrap()["spec"]["clusterIP"], both.1.unwrap()["spec"]["clusterIP"]);
 }
