@@ -1,7 +1,9 @@
 //! Bodies: of requests as guests read them, and of answers as clients do.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -69,6 +71,22 @@ impl Body for Received {
     }
 }
 
+/// Since when a client takes nothing of an answer.
+#[derive(Default)]
+pub(super) struct Taking(Mutex<Option<Duration>>);
+
+impl Taking {
+    /// For how long it has taken nothing; nothing at all while there is nothing to take.
+    pub(super) fn stalled(&self, now: Duration) -> Duration {
+        let since = *self.0.lock().expect("no holder panics");
+        since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    fn set(&self, since: Option<Duration>) {
+        *self.0.lock().expect("no holder panics") = since;
+    }
+}
+
 /// An answer's body.
 pub(super) struct Answer {
     source: Source,
@@ -81,7 +99,7 @@ enum Source {
     /// Ours, in a piece.
     Text(Bytes),
     /// A guest's. Resolved once the guest is done, dropped if it did not come to that.
-    Guest { body: HyperOutgoingBody, done: Option<oneshot::Receiver<()>> },
+    Guest { body: HyperOutgoingBody, done: Option<oneshot::Receiver<()>>, taking: Arc<Taking>, clock: Clock },
 }
 
 /// The guest ended before its answer did: what the client has is not all.
@@ -98,8 +116,13 @@ impl Answer {
         Self { source: Source::Text(text.into()), sent: 0, line: None }
     }
 
-    pub(super) fn guest(body: HyperOutgoingBody, done: oneshot::Receiver<()>) -> Self {
-        Self { source: Source::Guest { body, done: Some(done) }, sent: 0, line: None }
+    pub(super) fn guest(
+        body: HyperOutgoingBody,
+        done: oneshot::Receiver<()>,
+        taking: Arc<Taking>,
+        clock: Clock,
+    ) -> Self {
+        Self { source: Source::Guest { body, done: Some(done), taking, clock }, sent: 0, line: None }
     }
 
     pub(super) fn logged(mut self, line: Option<AccessLine>) -> Self {
@@ -110,6 +133,9 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        if let Source::Guest { taking, .. } = &self.source {
+            taking.set(None);
+        }
         if let Some(line) = self.line.take() {
             line.write(self.sent);
         }
@@ -127,7 +153,12 @@ impl Body for Answer {
         let frame = match &mut self.source {
             Source::Text(text) if text.is_empty() => None,
             Source::Text(text) => Some(Ok(Frame::data(std::mem::take(text)))),
-            Source::Guest { body, done } => ready!(poll_guest(body, done, context)),
+            Source::Guest { body, done, taking, clock } => {
+                let polled = poll_guest(body, done, context);
+                // Until the next is asked for.
+                taking.set(polled.is_ready().then(|| clock.monotonic()));
+                ready!(polled)
+            }
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()

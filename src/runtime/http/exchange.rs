@@ -15,9 +15,10 @@ use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::Instances;
-use super::body::{Answer, Received};
+use super::body::{Answer, Received, Taking};
 use super::gate::Busy;
 use super::server::{Entry, Live, Server};
+use super::stream::STALL_MAX;
 use crate::clock::Clock;
 use crate::runtime::instance::{self, Guest, PoolFull};
 use crate::runtime::limits::Meter;
@@ -25,6 +26,9 @@ use crate::runtime::stdio::Output;
 use crate::runtime::turns::Switch;
 use crate::runtime::{Exit, Fuel, wasm};
 
+/// How long a client may take nothing of its answer while others wait for an instance; well below the time that
+/// those wait.
+const STALL_WANTED_MAX: Duration = Duration::from_secs(5);
 /// Of a path, what is told in a line of the log.
 const PATH_TOLD_MAX: usize = 256;
 
@@ -84,6 +88,7 @@ struct Run {
     server: Arc<Server>,
     kept: Option<Handler>,
     meter: Arc<Meter>,
+    taking: Arc<Taking>,
     request: Request<Received>,
     tell: oneshot::Sender<Told>,
     done: oneshot::Sender<()>,
@@ -142,12 +147,13 @@ impl Server {
         );
         let (tell, told) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let switch = Arc::new(Switch::default());
+        let (switch, taking) = (Arc::new(Switch::default()), Arc::new(Taking::default()));
         let entry = Live::enter(self, &switch).ok_or(Refusal::Over)?;
         let run = Run {
             server: Arc::clone(self),
             kept,
             meter: Arc::clone(&meter),
+            taking: Arc::clone(&taking),
             request: request.map(|body| Received::new(body, max, clock)),
             tell,
             done,
@@ -156,8 +162,20 @@ impl Server {
         self.parts.stage.begin(Box::pin(run.go()), meter, switch, None);
         match told.await {
             Ok(Ok(response)) if response.status().is_informational() => Err(Refusal::Informational),
-            Ok(Ok(response)) => Ok(response.map(|body| Answer::guest(body, is_done))),
+            Ok(Ok(response)) => Ok(response.map(|body| Answer::guest(body, is_done, taking, clock))),
             Ok(Err(_)) | Err(_) => Err(Refusal::Failed),
+        }
+    }
+
+    /// Returns when a client has taken nothing of its answer for too long: less, where others wait for an instance.
+    async fn stalled(&self, taking: &Taking) {
+        let clock = self.parts.shared.clock();
+        loop {
+            clock.sleep(STALL_WANTED_MAX).await;
+            let max = if self.gate.is_wanted() { STALL_WANTED_MAX } else { STALL_MAX };
+            if taking.stalled(clock.monotonic()) >= max {
+                return;
+            }
         }
     }
 
@@ -209,7 +227,7 @@ impl Server {
 
 impl Run {
     async fn go(self) -> Exit {
-        let Self { server, kept, meter, request, tell, done, place } = self;
+        let Self { server, kept, meter, taking, request, tell, done, place } = self;
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let made = match kept {
             Some(handler) => Ok(handler),
@@ -224,7 +242,12 @@ impl Run {
         };
         // Dropped before the instance if the run is: the end of its answer is then known for what it is.
         let done = done;
-        match handler.handle(request, tell).await {
+        let handled = tokio::select! {
+            biased;
+            handled = handler.handle(request, tell) => handled,
+            () = server.stalled(&taking) => Err("nobody took its answer".to_owned()),
+        };
+        match handled {
             Ok(None) => {}
             Ok(Some(text)) => server.complain(&method, &uri, &text),
             Err(text) => {

@@ -48,6 +48,11 @@ impl Gate {
         place.map_err(|_| Busy::Late)?.map_err(|_| Busy::Late)
     }
 
+    /// Whether somebody waits.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits until nobody is in.
     pub(super) async fn empty(&self) {
         // It is never closed.

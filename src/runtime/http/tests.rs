@@ -9,6 +9,7 @@ use super::outgoing::{Target, Times};
 use super::stream::is_http2;
 use crate::clock::{Clock, virtual_runtime};
 
+mod patience;
 mod serving;
 
 #[test]

@@ -41,7 +41,11 @@ pub(in crate::runtime) fn real() -> &'static Real {
     })
 }
 
-fn runtime(clock: Clock, guests: Handle, cache_dir: Option<PathBuf>) -> Arc<WasmRuntime> {
+pub(in crate::runtime) fn runtime(
+    clock: Clock,
+    guests: Handle,
+    cache_dir: Option<PathBuf>,
+) -> Arc<WasmRuntime> {
     let computing = (!clock.is_virtual()).then(|| guests.clone());
     let options =
         Options { clock, random: Random::from_seed(1), guests, computing, cache_dir, roots: Vec::new() };
@@ -96,7 +100,11 @@ fn run(name: &str, args: &[&str]) -> (Exit, String) {
     run_with(name, args, |_| ())
 }
 
-fn run_with(name: &str, args: &[&str], change: impl FnOnce(&mut ContainerSpec)) -> (Exit, String) {
+pub(in crate::runtime) fn run_with(
+    name: &str,
+    args: &[&str],
+    change: impl FnOnce(&mut ContainerSpec),
+) -> (Exit, String) {
     let real = real();
     real.threads.block_on(async {
         let mut spec = spec(&real.runtime, name, args).await;

@@ -26,7 +26,7 @@ struct Served {
 }
 
 /// A port that no other test here uses.
-fn port() -> u16 {
+pub(super) fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(18_100);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
