@@ -208,7 +208,94 @@ fn what_is_no_question_is_refused_or_left_unanswered() {
     }
 }
 
+/// A header that counts so many questions, answers, authorities and additionals, and what follows.
+fn message(counts: [u16; 4], rest: &[&[u8]]) -> Vec<u8> {
+    let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_be_bytes()).collect();
+    [&[0, 7, 1, 0], &counts[..], &rest.concat()].concat()
+}
+
+#[test]
+fn messages_that_lie_are_refused() {
+    const NAME: &[u8] = b"\x03web\x01n\x03svc\x07cluster\x05local\0";
+    const ADDRESS: &[u8] = &[0, 1, 0, 1];
+    let long = [b"\x3f".as_slice(), &[b'x'; 63]].concat().repeat(5);
+    // Each two bytes go on at the two before them.
+    let stairs: Vec<u8> = (0..100_u8).flat_map(|step| [0xc0, 10 + 2 * step]).collect();
+    for (what, bytes) in [
+        ("a name that goes on at itself", message([1, 0, 0, 0], &[&[0xc0, 12], ADDRESS])),
+        ("two that go on at each other", message([1, 0, 0, 0], &[&[0xc0, 14, 0xc0, 12], ADDRESS])),
+        ("a name that goes on behind itself", message([1, 0, 0, 0], &[&[0xc0, 18], ADDRESS, NAME])),
+        ("a name that goes on beyond the end", message([1, 0, 0, 0], &[&[0xff, 0xff], ADDRESS])),
+        ("a label and a loop", message([1, 0, 0, 0], &[b"\x03web\xc0\x0c", ADDRESS])),
+        ("half of a pointer", message([1, 0, 0, 0], &[&[0xc0]])),
+        ("a label of a kind that is none", message([1, 0, 0, 0], &[b"\x43web\0", ADDRESS])),
+        ("a name that is too long", message([1, 0, 0, 0], &[&long, &[0], ADDRESS])),
+        ("a name without an end", message([1, 0, 0, 0], &[&long])),
+        ("more questions than there are", message([0xffff, 0, 0, 0], &[NAME, ADDRESS])),
+        ("more answers than there are", message([1, 0xffff, 0, 0], &[NAME, ADDRESS])),
+        ("more authorities than there are", message([1, 0, 1, 0], &[NAME, ADDRESS])),
+        ("more additionals than there are", message([1, 0, 0, 1], &[NAME, ADDRESS])),
+        (
+            "options that go on beyond the end",
+            message([1, 0, 0, 1], &[NAME, ADDRESS, &[0, 0, 41, 4, 0, 0, 0, 0, 0, 0xff, 0xff]]),
+        ),
+        ("many names that go on in each other", message([100, 0, 0, 0], &[&stairs, ADDRESS])),
+    ] {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let Reply::Answer(answer) = reply(&zone(1), &bytes, transport) else { panic!("{what}") };
+            let answer = Message::from_vec(&answer).unwrap();
+            let told = (answer.metadata.id, answer.metadata.response_code);
+            assert_eq!(told, (7, ResponseCode::FormErr), "{what}");
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn questions_with_many_changes_are_taken(
+        edits in prop::collection::vec((any::<u16>(), any::<u8>()), 0..12),
+        counts in prop::option::of(any::<[u8; 8]>()),
+        pointer in prop::option::of((any::<u16>(), 0_u16..128)),
+        more in prop::collection::vec(any::<u8>(), 0..40),
+        length in 12_usize..160,
+        kind in prop::sample::select(vec![RecordType::A, RecordType::SRV, RecordType::ANY, RecordType::AAAA]),
+        over_tcp in any::<bool>(),
+    ) {
+        let mut whole = asked("_http._tcp.pods.n.svc.cluster.local.", kind);
+        whole.set_edns(Edns::new());
+        let mut bytes = whole.to_vec().unwrap();
+        bytes.extend(more);
+        for (at, byte) in edits {
+            let at = 12 + usize::from(at) % (bytes.len() - 12);
+            bytes[at] = byte;
+        }
+        if let Some(counts) = counts {
+            bytes[4..12].copy_from_slice(&counts);
+        }
+        if let Some((at, to)) = pointer {
+            let at = 12 + usize::from(at) % (bytes.len() - 13);
+            bytes[at..at + 2].copy_from_slice(&(0xc000 | to).to_be_bytes());
+        }
+        bytes.truncate(length);
+        let transport = if over_tcp { Transport::Tcp } else { Transport::Udp };
+        // Whatever is answered is an answer to that question, and no longer than it may be.
+        let checked = |answer: &[u8]| {
+            let message = Message::from_vec(answer).unwrap();
+            prop_assert_eq!((message.metadata.id, message.metadata.message_type), (7, MessageType::Response));
+            prop_assert!(over_tcp || answer.len() <= usize::from(UDP_BYTES_MAX), "{} bytes", answer.len());
+            Ok(())
+        };
+        match reply(&zone(40), &bytes, transport) {
+            Reply::Nothing => prop_assert!(false, "a question is always answered: {:?}", bytes),
+            Reply::Answer(answer) => checked(&answer)?,
+            Reply::Others(question) => {
+                if let Some(forward) = question.forward(9) {
+                    prop_assert_eq!(Message::from_vec(&forward).unwrap().queries.len(), 1);
+                }
+                checked(&question.reply(None))?;
+            }
+        }
+    }
     #[test]
     fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let ours = address_query("example.com", 5, Transport::Udp).unwrap();
