@@ -1,5 +1,5 @@
-//! Services: where their addresses lead, and what containers are told of them. One watch of Services and
-//! EndpointSlices for the process.
+//! Services: where their addresses lead, and what containers are told of them. One watch of Services,
+//! EndpointSlices and Nodes for the process.
 //!
 //! A pod's connection to a service goes straight to an endpoint: the host that makes it asks
 //! [`Services::route`] first. Whoever else is on the machine is let in by [`listeners`].
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 
@@ -58,6 +58,8 @@ struct State {
     of_slices: HashMap<Name, Name>,
     /// What pods have of their nodes.
     host_ports: HostPorts,
+    /// The nodes that there are, once that is known.
+    nodes: Option<BTreeSet<String>>,
     table: Table,
     affinity: Affinity,
     /// Made when asked for, forgotten with the next change.
@@ -76,8 +78,13 @@ impl Services {
     pub(crate) async fn follow(&self, client: &Client) {
         let mut services = client.watch::<Service>(Select::default());
         let mut slices = client.watch::<EndpointSlice>(Select::default());
+        let mut nodes = client.watch::<Node>(Select::default());
         loop {
             tokio::select! {
+                batch = nodes.next_batch() => match batch {
+                    Some(batch) => self.saw_nodes(batch),
+                    None => return,
+                },
                 batch = services.next_batch() => match batch {
                     Some(batch) => self.saw_services(batch),
                     None => return,
@@ -152,6 +159,27 @@ impl Services {
         self.refresh(&mut state, &touched);
     }
 
+    fn saw_nodes(&self, batch: Vec<client::Event<Node>>) {
+        let mut state = self.lock();
+        let known = state.nodes.get_or_insert_default();
+        let mut is_changed = false;
+        for event in batch {
+            match event {
+                client::Event::Restarted(all) => {
+                    *known = all.iter().map(|node| key(&**node).1).collect();
+                    is_changed = true;
+                }
+                client::Event::Applied(node) => is_changed |= known.insert(key(&*node).1),
+                client::Event::Deleted(node) => is_changed |= known.remove(&key(&*node).1),
+            }
+        }
+        // Only what pods have of nodes depends on them.
+        if is_changed && !state.host_ports.is_empty() {
+            drop(state);
+            self.0.version.send_modify(|version| *version += u64::from(*version > 0));
+        }
+    }
+
     fn refresh(&self, state: &mut State, touched: &BTreeSet<Name>) {
         let State { services, slices, table, affinity, .. } = state;
         let mut is_changed = false;
@@ -184,8 +212,8 @@ impl Services {
     ) -> Result<SocketAddrV4, Refusal> {
         let caller = Caller { node, is_pod: true };
         let mut state = self.lock();
-        if let Some(Target::Pod { to, .. }) = state.host_ports.get(&(protocol, to)) {
-            return Ok(*to);
+        if let Some(to) = state.host_port((protocol, to)) {
+            return Ok(to);
         }
         let Some((front, port)) = state.table.find(protocol, to, is_node(*to.ip())) else {
             let is_ours = AddressPlan::of_service(*to.ip()) == Some(self.0.plan);
@@ -298,6 +326,22 @@ impl Services {
 }
 
 impl State {
+    /// Whose a port of a node is.
+    fn host_port(&self, place: (Protocol, SocketAddrV4)) -> Option<SocketAddrV4> {
+        match self.host_ports.get(&place).filter(|target| self.has_node(target))? {
+            Target::Pod { to, .. } => Some(*to),
+            Target::Service { .. } => None,
+        }
+    }
+
+    /// Whether the node is there whose port it is: pods go on for a while when theirs is deleted.
+    fn has_node(&self, target: &Target) -> bool {
+        match (target, &self.nodes) {
+            (Target::Pod { node, .. }, Some(nodes)) => nodes.contains(node),
+            (Target::Pod { .. } | Target::Service { .. }, _) => true,
+        }
+    }
+
     fn put(&mut self, slice: Arc<EndpointSlice>) -> Option<Name> {
         let (of, name) = (service_of(&slice)?, key(&*slice));
         self.of_slices.insert(name.clone(), of.clone());
@@ -350,7 +394,9 @@ impl Services {
     }
 
     pub(crate) fn host_ports(&self) -> HostPorts {
-        self.lock().host_ports.clone()
+        let state = self.lock();
+        let there = state.host_ports.iter().filter(|(_, target)| state.has_node(target));
+        there.map(|(place, target)| (*place, target.clone())).collect()
     }
 }
 

@@ -332,6 +332,7 @@ spec:
       containers:
       - name: http
         image: coracle.dev/http:v1
+        ports: [{containerPort: 8080, hostPort: 8090}]
         lifecycle: {preStop: {sleep: {seconds: 1}}}
         readinessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1}
 ---
@@ -375,8 +376,12 @@ spec: {selector: {app: web}, ports: [{port: 8000, targetPort: 8080}]}
 
     // The service leaves the pod of a node that goes, long before the pod is collected.
     let node = field(up, n, "pods", ".items[0].spec.nodeName");
+    let own = format!("http://{}:8090/", field(up, n, "pods", ".items[0].status.hostIP"));
+    answered(&own);
     up.kubectl(&["cordon", &node]);
     up.kubectl(&["delete", "node", &node]);
+    // So is its own port, to which nobody else may answer.
+    refused(&own);
     until(up, n, "ds/web", ".status.desiredNumberScheduled", "4");
     let slice = ["get", "endpointslices", n, "-l", "kubernetes.io/service-name=web", "-o"];
     let ready = || up.kubectl(&[&slice[..], &["jsonpath={.items[*].endpoints[*].nodeName}"]].concat());

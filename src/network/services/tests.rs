@@ -153,7 +153,7 @@ fn host_ports_are_the_pods_while_it_lives() {
         let services = services(json!({}), &["127.128.0.5"]);
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u"},
-            "spec": {"containers": [{"name": "c", "ports": [
+            "spec": {"nodeName": "a", "containers": [{"name": "c", "ports": [
                 {"containerPort": 80, "hostPort": 8080}, {"containerPort": 81},
                 {"containerPort": 53, "hostPort": 53, "hostIP": "127.0.0.1", "protocol": "UDP"}]}]},
         }))
@@ -165,6 +165,22 @@ fn host_ports_are_the_pods_while_it_lives() {
             services.host_ports().keys().map(|(protocol, at)| format!("{protocol:?} {at}")).collect();
         assert_eq!(listed, ["Tcp 127.64.0.1:8080", "Udp 127.0.0.1:53"]);
         assert_eq!(route(&services, FROM, "127.64.0.1:8080"), Ok("127.128.0.7:80".into()));
+        // They go with the node, before the pod does, and are back when that is.
+        let node = |name: &str| {
+            let node = json!({"metadata": {"name": name}});
+            Arc::new(serde_json::from_value::<Node>(node).unwrap())
+        };
+        services.saw_nodes(vec![client::Event::Restarted(vec![node("a"), node("b")])]);
+        assert_eq!(services.host_ports().len(), 2);
+        let mut changes = services.changes();
+        changes.mark_unchanged();
+        services.saw_nodes(vec![client::Event::Applied(node("a"))]);
+        assert!(!changes.has_changed().unwrap(), "it was there");
+        services.saw_nodes(vec![client::Event::Deleted(node("a"))]);
+        assert!(changes.has_changed().unwrap() && services.host_ports().is_empty());
+        assert_eq!(route(&services, FROM, "127.64.0.1:8080"), Ok("127.64.0.1:8080".into()));
+        services.saw_nodes(vec![client::Event::Applied(node("a"))]);
+        assert_eq!(services.host_ports().len(), 2);
         drop(open);
         assert_eq!(route(&services, FROM, "127.64.0.1:8080"), Ok("127.64.0.1:8080".into()));
         assert!(services.open_host_ports(&Pod::default(), ip, host).is_none());

@@ -24,7 +24,7 @@ pub(crate) enum Target {
     /// A service's front, on this node if it is one of a node's.
     Service { front: Front, node: Option<String>, of: Name, port: String },
     /// A pod's own.
-    Pod { to: SocketAddrV4, of: Name, uid: String },
+    Pod { to: SocketAddrV4, of: Name, uid: String, node: String },
 }
 
 /// What is to be open, and who wanted a socket in vain because another service has it.
@@ -99,7 +99,8 @@ pub(super) fn host_ports(pod: &Pod, ip: Ipv4Addr, host: Ipv4Addr) -> HostPorts {
             let to = SocketAddrV4::new(ip, u16::try_from(port.container_port).ok()?);
             let asked = port.host_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
             let at = asked.filter(|ip| !ip.is_unspecified()).unwrap_or(host);
-            let target = Target::Pod { to, of: of.clone(), uid: text(&pod.metadata.uid) };
+            let node = spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+            let target = Target::Pod { to, of: of.clone(), uid: text(&pod.metadata.uid), node };
             Some(((protocol, SocketAddrV4::new(at, number)), target))
         })
         .collect()
