@@ -77,6 +77,11 @@ enum Outcome {
         kind: ProbeKind,
         answer: Answer,
     },
+    /// No service leads to the pod any more, or it has waited long enough for that.
+    Withdrawn {
+        slot: Slot,
+        until: Timestamp,
+    },
     /// With the rest of the news.
     ImagesChanged(watch::Receiver<u64>),
     Wrote(Result<Arc<Pod>, ApiError>),
@@ -414,16 +419,7 @@ impl Actor {
                 }
             }
             Action::Probe { slot, kind } => self.probe(slot, kind),
-            Action::Ask { slot, until } => {
-                let left = until.duration_since(self.node.shared.clock.now());
-                let left = Duration::try_from(left).unwrap_or_default();
-                // What cannot hear it is ended, as a process is that does not handle SIGTERM.
-                if let Some(begun) = &self.acting[slot].begun
-                    && !begun.container.ask_to_stop(left)
-                {
-                    begun.container.kill();
-                }
-            }
+            Action::Ask { slot, until } => self.ask(slot, until),
             Action::Kill { slot } => {
                 if let Some(begun) = &self.acting[slot].begun {
                     begun.container.kill();
@@ -479,6 +475,7 @@ impl Actor {
                 self.acting[slot].hook = None;
                 self.step(Event::Hooked { slot, hook, error });
             }
+            Outcome::Withdrawn { slot, until } => self.ask_now(slot, until),
             Outcome::Probed { slot, kind, answer } => self.step(Event::Probed { slot, kind, answer }),
             Outcome::ImagesChanged(news) => {
                 if self.life.waits_for_image() {

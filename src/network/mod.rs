@@ -177,6 +177,13 @@ impl Network for PodNetwork {
         if self.permits(protocol, reached) { Ok(reached) } else { Err(Refusal::Denied) }
     }
 
+    fn another(&self, to: SocketAddrV4, tried: &[SocketAddrV4]) -> Option<SocketAddrV4> {
+        let node = self.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let services = &self.shared.services;
+        let found = services.another(self.address.into(), node, Protocol::Tcp, to, tried);
+        found.filter(|reached| self.permits(Protocol::Tcp, *reached))
+    }
+
     fn origin(&self, from: SocketAddrV4) -> SocketAddrV4 {
         self.flows.lock().expect("no holder panics").service(from)
     }

@@ -226,6 +226,41 @@ impl Services {
         self.choose(&mut state, &port, front, caller, from, &[]).ok_or(Refusal::NoEndpoint)
     }
 
+    /// Another endpoint for a pod that was not let in by those that it tried.
+    pub(crate) fn another(
+        &self,
+        from: IpAddr,
+        node: Option<&str>,
+        protocol: Protocol,
+        to: SocketAddrV4,
+        tried: &[SocketAddrV4],
+    ) -> Option<SocketAddrV4> {
+        let mut state = self.lock();
+        if state.host_port((protocol, to)).is_some() {
+            return None;
+        }
+        let (front, port) = state.table.find(protocol, to, is_node(*to.ip()))?;
+        let port = port.clone();
+        self.choose(&mut state, &port, front, Caller { node, is_pod: true }, from, tried)
+    }
+
+    /// Whether a service leads to a pod at `ip` as to one that is not going.
+    pub(crate) fn offers(&self, ip: Ipv4Addr) -> bool {
+        self.lock().table.offers(ip)
+    }
+
+    /// Returns once no service does.
+    pub(crate) async fn withdrawn(&self, ip: Ipv4Addr) {
+        let mut changes = self.changes();
+        // Not looked at while the version is: who changes the table holds that when it tells of a version.
+        while self.offers(ip) {
+            // The sender lives as long as `self`.
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// An endpoint for somebody on the machine who came to `front`, none of `tried`.
     pub(crate) fn endpoint(
         &self,

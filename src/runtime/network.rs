@@ -13,6 +13,10 @@ pub enum Protocol {
     Udp,
 }
 
+/// Endpoints of a service that one connection tries at most: more that are all gone at once are the service's
+/// misfortune.
+pub const ENDPOINTS_MAX: usize = 16;
+
 /// Why a connection is not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -45,6 +49,12 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// If it may not be, or nobody is there.
     fn route(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal>;
+
+    /// Whom else a connection to `to` may reach, where nobody was at those that it `tried`.
+    fn another(&self, to: SocketAddrV4, tried: &[SocketAddrV4]) -> Option<SocketAddrV4> {
+        let (_, _) = (to, tried);
+        None
+    }
 
     /// As whom the guest knows the sender of a datagram: a service, where it wrote to one.
     fn origin(&self, from: SocketAddrV4) -> SocketAddrV4 {

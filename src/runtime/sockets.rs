@@ -9,6 +9,7 @@
 //!   what is not the guest's to reach.
 //! - Connections that the network does not admit are not told to the guest.
 //! - Connections to addresses of the cluster leave from the pod's address.
+//! - Where nobody is at one endpoint of a service, another is tried before the guest hears of it ([`retry`]).
 //! - So are the addresses of names ([`lookup`]).
 //! - There is no IPv6: `not-supported`, on which programs fall back to IPv4. (A socket of IPv4 in its
 //!   place does not do: libc ends the program when such a socket tells its address.)
@@ -40,6 +41,7 @@ use super::budget::{Budget, Charge};
 use super::network::{Network, Protocol, Refusal};
 
 mod lookup;
+mod retry;
 
 #[cfg(test)]
 mod tests;
@@ -87,11 +89,18 @@ pub(super) struct Held {
     budget: Arc<Budget>,
     /// By the socket's number in the table.
     sockets: HashMap<u32, (Charge, OwnedSemaphorePermit)>,
+    /// What connections that are under way have tried, by the same.
+    attempts: HashMap<u32, retry::Attempt>,
 }
 
 impl Held {
     pub(super) fn new(descriptors: &Descriptors, budget: &Arc<Budget>) -> Self {
-        Self { descriptors: descriptors.clone(), budget: Arc::clone(budget), sockets: HashMap::new() }
+        Self {
+            descriptors: descriptors.clone(),
+            budget: Arc::clone(budget),
+            sockets: HashMap::new(),
+            attempts: HashMap::new(),
+        }
     }
 
     /// What one more takes. Without memory for it the guest ends.
@@ -202,7 +211,9 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
     let mut tcp = linker.instance(&name("tcp"))?;
     tcp.resource("tcp-socket", ResourceType::host::<TcpSocket>(), |mut store, rep| {
         HostTcpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(rep))?;
-        store.data_mut().held().sockets.remove(&rep);
+        let held = store.data_mut().held();
+        held.sockets.remove(&rep);
+        held.attempts.remove(&rep);
         Ok(())
     })?;
     tcp.func_wrap(
@@ -238,12 +249,47 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
             Box::new(async move {
                 let from = store.data().network().map(|network| network.address());
                 let reached = remote(store.data().network(), Protocol::Tcp, socket);
+                let rep = this.rep();
                 let mut sockets = store.data_mut().sockets();
+                let attempt = reached.as_ref().ok().and_then(|reached| {
+                    retry::Attempt::begun(&mut sockets, &this, socket.into(), (*reached).into())
+                });
                 let started = match reached {
                     Ok(socket) => connect(&mut sockets, from, this, network, socket.into()).await,
                     Err(error) => Err(error),
                 };
-                Ok((answer(&mut sockets, started)?,))
+                let started = answer(&mut sockets, started)?;
+                if let (Ok(()), Some(attempt)) = (&started, attempt) {
+                    store.data_mut().held().attempts.insert(rep, attempt);
+                }
+                Ok((started,))
+            })
+        },
+    )?;
+    tcp.func_wrap_async(
+        "[method]tcp-socket.finish-connect",
+        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
+            Box::new(async move {
+                let again = || Resource::<TcpSocket>::new_borrow(this.rep());
+                let mut sockets = store.data_mut().sockets();
+                let finished = HostTcpSocket::finish_connect(&mut sockets, again());
+                let finished = answer(&mut sockets, finished)?;
+                if finished.as_ref().err() == Some(&ErrorCode::WouldBlock) {
+                    return Ok((finished,));
+                }
+                let attempt = store.data_mut().held().attempts.remove(&this.rep());
+                let (Err(ErrorCode::ConnectionRefused), Some(attempt), Some(network)) =
+                    (&finished, attempt, store.data().network().cloned())
+                else {
+                    return Ok((finished,));
+                };
+                let Some(attempt) = attempt.next(&*network) else { return Ok((finished,)) };
+                let mut sockets = store.data_mut().sockets();
+                if retry::again(&mut sockets, network.address(), &this, &attempt).await {
+                    store.data_mut().held().attempts.insert(this.rep(), attempt);
+                    return Ok((Err(ErrorCode::WouldBlock),));
+                }
+                Ok((finished,))
             })
         },
     )?;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
 mod harness;
+mod http_load;
 
 mod apps;
 mod canary;
@@ -16,6 +17,7 @@ mod debug;
 mod drain;
 mod exec;
 mod guest;
+mod http_failures;
 mod http_pods;
 mod jobs;
 mod kills;

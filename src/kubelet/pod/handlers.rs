@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{AbortHandle, Abortable, join_all};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container as ContainerSpec;
 
 use super::super::handler::{self, Target};
@@ -19,6 +20,11 @@ use crate::clock::Clock;
 
 /// What guests that can hear have to end by themselves when the process ends, if their pod gives them as much.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// How long a pod that is deleted goes on as before while services lead to it; some do so for ever, such as
+/// those whose EndpointSlices somebody has written by hand.
+const WITHDRAWN_MAX: Duration = Duration::from_secs(2);
+/// How long connections take to arrive whose makers were still led to the pod.
+const ON_THE_WAY: Duration = Duration::from_millis(10);
 
 /// What a handler needs of the pod, apart from it.
 pub(super) struct Surroundings {
@@ -68,6 +74,40 @@ impl Actor {
             Outcome::Hooked { slot, hook, error }
         });
         self.acting[slot].hook = Some(handle);
+    }
+
+    /// Asks a container to stop, once no service leads to its pod: upstream, who connects while the word is still
+    /// on its way is refused, unless a preStop hook waits for that.
+    pub(super) fn ask(&mut self, slot: Slot, until: Timestamp) {
+        let services = self.node.shared.networks.services();
+        let own = self.addresses.pod.filter(|ip| *ip != self.addresses.host);
+        let offered = own.filter(|ip| services.offers(*ip));
+        let (Some(ip), true) = (offered, self.pod.metadata.deletion_timestamp.is_some()) else {
+            return self.ask_now(slot, until);
+        };
+        let (services, clock) = (services.clone(), self.node.shared.clock);
+        let left = Duration::try_from(until.duration_since(clock.now())).unwrap_or_default();
+        self.tasks.push(Box::pin(async move {
+            let withdrawn = async {
+                services.withdrawn(ip).await;
+                clock.sleep(ON_THE_WAY).await;
+            };
+            if clock.timeout(left.min(WITHDRAWN_MAX), withdrawn).await.is_err() {
+                tracing::debug!(%ip, "services still lead to a pod that is going");
+            }
+            Outcome::Withdrawn { slot, until }
+        }));
+    }
+
+    pub(super) fn ask_now(&mut self, slot: Slot, until: Timestamp) {
+        let left = until.duration_since(self.node.shared.clock.now());
+        let left = Duration::try_from(left).unwrap_or_default();
+        // What cannot hear it is ended, as a process is that does not handle SIGTERM.
+        if let Some(begun) = &self.acting[slot].begun
+            && !begun.container.ask_to_stop(left)
+        {
+            begun.container.kill();
+        }
     }
 
     pub(super) fn probe(&mut self, slot: Slot, kind: ProbeKind) {

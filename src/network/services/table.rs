@@ -75,6 +75,8 @@ struct Listed {
 pub(crate) struct Table {
     services: BTreeMap<Name, Listed>,
     fronts: HashMap<Front, Vec<(i64, Name, Arc<Port>)>>,
+    /// How often each address is an endpoint that is not going.
+    offered: HashMap<Ipv4Addr, usize>,
 }
 
 impl Table {
@@ -91,7 +93,15 @@ impl Table {
             return false;
         }
         if let Some(old) = self.services.remove(name) {
-            for (front, _) in old.fronts {
+            for (front, port) in old.fronts {
+                for ip in port.offered() {
+                    if let Some(count) = self.offered.get_mut(&ip) {
+                        *count -= 1;
+                        if *count == 0 {
+                            self.offered.remove(&ip);
+                        }
+                    }
+                }
                 if let Some(all) = self.fronts.get_mut(&front) {
                     all.retain(|(_, owner, _)| owner != name);
                     if all.is_empty() {
@@ -105,6 +115,9 @@ impl Table {
                 let all = self.fronts.entry(*front).or_default();
                 all.push((listed.since, name.clone(), port.clone()));
                 all.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+                for ip in port.offered() {
+                    *self.offered.entry(ip).or_default() += 1;
+                }
             }
             self.services.insert(name.clone(), listed);
         }
@@ -122,6 +135,11 @@ impl Table {
             let (first, others) = all.split_first()?;
             Some((*front, &first.2, others.iter().map(|(_, name, _)| name)))
         })
+    }
+
+    /// Whether a service leads to somebody at `ip` who is not going.
+    pub(crate) fn offers(&self, ip: Ipv4Addr) -> bool {
+        self.offered.contains_key(&ip)
     }
 
     /// The service's port at an address that a pod asks for, if it is a service's.
@@ -158,6 +176,11 @@ impl Port {
 
     pub(crate) fn has_candidates(&self, front: Front, caller: Caller<'_>) -> bool {
         !self.candidates(front, caller).is_empty()
+    }
+
+    /// The addresses of endpoints that are not going.
+    fn offered(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.backends.iter().filter(|one| one.is_ready && !one.is_draining).map(|one| *one.address.ip())
     }
 
     /// Whether somebody else listens there already: an endpoint that is its own front.

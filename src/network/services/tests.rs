@@ -148,6 +148,48 @@ fn the_table_follows_and_tells() {
 }
 
 #[test]
+fn whoever_waits_for_it_hears_when_nobody_is_led_to_a_pod() {
+    virtual_runtime().unwrap().block_on(async {
+        let services = services(json!({}), &["127.128.0.5", "127.128.0.6"]);
+        let ip = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+        assert!(services.offers(ip("127.128.0.5")) && !services.offers(ip("127.128.0.7")));
+        services.withdrawn(ip("127.128.0.7")).await;
+        let waits = tokio::spawn({
+            let services = services.clone();
+            async move { services.withdrawn(ip("127.128.0.5")).await }
+        });
+        services.saw_slices(vec![client::Event::Applied(Arc::new(slice("s", &["127.128.0.5"])))]);
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        let mut going = slice("s", &["127.128.0.5", "127.128.0.8"]);
+        let conditions = json!({"ready": false, "serving": true, "terminating": true});
+        going.endpoints[0].conditions = Some(serde_json::from_value(conditions).unwrap());
+        services.saw_slices(vec![client::Event::Applied(Arc::new(going))]);
+        waits.await.unwrap();
+    });
+}
+
+#[test]
+fn another_endpoint_is_none_that_was_tried() {
+    virtual_runtime().unwrap().block_on(async {
+        let services = services(json!({}), &["127.128.0.5", "127.128.0.6"]);
+        let another = |to: &str, tried: &[&str]| {
+            let tried: Vec<SocketAddrV4> = tried.iter().map(|one| one.parse().unwrap()).collect();
+            let (from, to) = (FROM.parse().unwrap(), to.parse().unwrap());
+            services.another(from, Some("a"), Protocol::Tcp, to, &tried).map(|one| one.to_string())
+        };
+        let (five, six) = ("127.128.0.5:8080", "127.128.0.6:8080");
+        for front in ["127.96.0.9:80", "127.64.0.1:30080"] {
+            assert_eq!(another(front, &[five]).as_deref(), Some(six), "{front}");
+            assert_eq!(another(front, &[six, five]), None, "{front}");
+        }
+        for other in ["127.96.0.9:81", "127.128.0.5:8080", "127.64.0.1:80", "192.0.2.1:80"] {
+            assert_eq!(another(other, &[five]), None, "{other}");
+        }
+    });
+}
+
+#[test]
 fn host_ports_are_the_pods_while_it_lives() {
     virtual_runtime().unwrap().block_on(async {
         let services = services(json!({}), &["127.128.0.5"]);

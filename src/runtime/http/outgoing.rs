@@ -32,7 +32,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::stream::Pause;
 use crate::clock::Clock;
-use crate::runtime::network::{LookupError, Network, Protocol, Refusal};
+use crate::runtime::network::{ENDPOINTS_MAX, LookupError, Network, Protocol, Refusal};
 
 /// Requests of one instance that are under way at a time.
 const REQUESTS_MAX: usize = 256;
@@ -213,7 +213,7 @@ async fn connect(network: &dyn Network, target: &Target) -> Result<TcpStream, Er
         let IpAddr::V4(address) = address else { continue };
         let to = SocketAddrV4::new(address, target.port);
         match network.route(Protocol::Tcp, to) {
-            Ok(to) => match connect_from(network.address(), to).await {
+            Ok(reached) => match connect_to_any(network, to, reached).await {
                 Ok(stream) => return Ok(stream),
                 Err(failed) => error = connect_error(failed),
             },
@@ -222,6 +222,25 @@ async fn connect(network: &dyn Network, target: &Target) -> Result<TcpStream, Er
         }
     }
     Err(error)
+}
+
+/// Connects to `reached`, to which `to` led, or to another if nobody is there.
+pub(in crate::runtime) async fn connect_to_any(
+    network: &dyn Network,
+    to: SocketAddrV4,
+    mut reached: SocketAddrV4,
+) -> io::Result<TcpStream> {
+    let mut tried = Vec::new();
+    loop {
+        match connect_from(network.address(), reached).await {
+            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                tried.push(reached);
+                let another = if tried.len() < ENDPOINTS_MAX { network.another(to, &tried) } else { None };
+                reached = another.ok_or(refused)?;
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn connect_from(own: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {

@@ -1,5 +1,10 @@
+use std::io::{Read, Write};
+
 use super::*;
+use crate::runtime::Exit;
 use crate::runtime::network::fixture::Fixed;
+use crate::runtime::network::{ENDPOINTS_MAX, LookupError};
+use crate::runtime::wasm::tests::{real, run_with};
 
 const OWN: Ipv4Addr = Ipv4Addr::new(127, 128, 0, 7);
 
@@ -62,4 +67,73 @@ fn only_the_pods_own_address_is_bound() {
     ] {
         assert_eq!(is_permitted(&Fixed(OWN), socket(address), reason), permitted, "{address} {reason:?}");
     }
+}
+
+/// A pod that reaches these endpoints, one after the other, at 127.96.0.2.
+struct InOrder(Vec<SocketAddrV4>);
+
+#[async_trait::async_trait]
+impl Network for InOrder {
+    fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(127, 255, 0, 21)
+    }
+
+    fn route(&self, _: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+        Ok(if to.ip().octets() == [127, 96, 0, 2] { self.0[0] } else { to })
+    }
+
+    fn another(&self, _: SocketAddrV4, tried: &[SocketAddrV4]) -> Option<SocketAddrV4> {
+        self.0.iter().find(|one| !tried.contains(one)).copied()
+    }
+
+    fn admits(&self, _: Protocol, _: u16, _: SocketAddr) -> bool {
+        true
+    }
+
+    async fn lookup(&self, _: &str) -> Result<Vec<IpAddr>, LookupError> {
+        Err(LookupError::Unknown)
+    }
+}
+
+#[test]
+fn where_nobody_is_at_an_endpoint_another_is_tried() {
+    let answering = std::net::TcpListener::bind("127.255.0.22:0").unwrap();
+    let live: SocketAddrV4 = answering.local_addr().unwrap().to_string().parse().unwrap();
+    let thread = std::thread::spawn(move || {
+        for _ in 0..3 {
+            let (mut stream, from) = answering.accept().unwrap();
+            // What was asked is read, or the end of the connection would take the answer along.
+            let mut bytes = [0; 256];
+            let read = stream.read(&mut bytes).unwrap();
+            assert!(read > 0);
+            write!(stream, "HTTP/1.1 200 from-{}\r\ncontent-length: 4\r\n\r\nhere", from.ip()).unwrap();
+        }
+    });
+    // Nobody listens at these.
+    let gone = |count: u16| (1..=count).map(|port| SocketAddrV4::new([127, 255, 0, 23].into(), port));
+    let too_many = u16::try_from(ENDPOINTS_MAX).unwrap();
+    for (endpoints, answer) in [
+        (vec![live], "HTTP/1.1 200 from-127.255.0.21"),
+        (gone(too_many - 1).chain([live]).collect(), "HTTP/1.1 200 from-127.255.0.21"),
+        (gone(1).collect(), "refused"),
+        (gone(2).collect(), "refused"),
+        (gone(too_many).chain([live]).collect(), "refused"),
+    ] {
+        let told = format!("{endpoints:?}");
+        let network: Arc<dyn Network> = Arc::new(InOrder(endpoints));
+        let (exit, output) =
+            run_with("connect", &["get", "127.96.0.2:80"], |spec| spec.network = Some(network));
+        assert_eq!((exit, output), (Exit::Code(0), format!("get 127.96.0.2:80: {answer}\n")), "{told}");
+    }
+    // So it is for requests that the host makes.
+    let network: Arc<dyn Network> = Arc::new(InOrder(gone(3).chain([live]).collect()));
+    let reached = real().threads.block_on(crate::runtime::http::outgoing::connect_to_any(
+        &*network,
+        "127.96.0.2:80".parse().unwrap(),
+        network.route(Protocol::Tcp, "127.96.0.2:80".parse().unwrap()).unwrap(),
+    ));
+    let mut stream = reached.unwrap().into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.write_all(b"x").unwrap();
+    thread.join().unwrap();
 }

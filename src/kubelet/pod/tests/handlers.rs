@@ -236,3 +236,58 @@ fn a_command_passes_a_probe_by_its_exit_code() {
         harness.ended().await;
     });
 }
+
+#[test]
+fn a_deleted_pod_is_asked_to_stop_once_no_service_leads_to_it() {
+    // A service that leads to nobody here is waited for as little as none.
+    for (leads, withdrawn, left) in
+        [(true, Some(500), 30_000 - 510), (true, None, 30_000 - 2_000), (false, None, 30_000)]
+    {
+        in_virtual_time(async {
+            let mut harness = harness();
+            let clock = harness.node.shared.clock;
+            harness.run(pod("hears", "Always"));
+            harness.until_written("Running running").await;
+            let ip = harness
+                .api
+                .state
+                .lock()
+                .unwrap()
+                .pod
+                .clone()
+                .unwrap()
+                .status
+                .clone()
+                .unwrap()
+                .pod_ip
+                .unwrap();
+            let services = harness.node.shared.networks.services().clone();
+            let lead = |going: bool| {
+                let service = json!({
+                    "metadata": {"name": "web", "namespace": "n"},
+                    "spec": {"clusterIP": "127.96.0.9", "ports": [{"port": 80}]},
+                });
+                let slice = json!({
+                    "metadata": {"name": "s", "namespace": "n", "labels": {"kubernetes.io/service-name": "web"}},
+                    "addressType": "IPv4", "ports": [{"port": 8080}],
+                    "endpoints": [{
+                        "addresses": [if leads { &ip } else { "127.128.0.99" }],
+                        "conditions": {"ready": !going, "serving": true, "terminating": going},
+                    }],
+                });
+                services.set(
+                    vec![serde_json::from_value(service).unwrap()],
+                    vec![serde_json::from_value(slice).unwrap()],
+                );
+            };
+            lead(false);
+            harness.delete();
+            if let Some(millis) = withdrawn {
+                clock.sleep(Duration::from_millis(millis)).await;
+                lead(true);
+            }
+            harness.ended().await;
+            assert_eq!(*harness.runtime.asked.lock().unwrap(), [left], "{leads} {withdrawn:?}");
+        });
+    }
+}

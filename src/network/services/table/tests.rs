@@ -190,3 +190,28 @@ fn picks_are_even_and_none_is_tried_twice() {
     }
     assert_eq!(pick(&[], &[], 0), None);
 }
+
+#[test]
+fn an_address_is_offered_until_its_last_endpoint_is_going() {
+    let name = |name: &str| ("n".to_owned(), name.to_owned());
+    let node_port = service(json!({"spec": {"type": "NodePort"}}));
+    let mut table = table(&node_port, &[slice(tcp(8080), "1 2- 3! 4!-")]);
+    let offered = |table: &Table| -> Vec<u8> {
+        (0..9).filter(|last| table.offers(Ipv4Addr::new(127, 128, 0, *last))).collect()
+    };
+    assert_eq!(offered(&table), [1]);
+    // By another service, and by one that has those not ready too, who may be going all the same.
+    let mut all = slice(tcp(8080), "2 3 5");
+    all.endpoints[1].conditions.as_mut().unwrap().terminating = Some(true);
+    assert!(table.set(&name("other"), Some(&service(json!({}))), [&all].into_iter()));
+    assert_eq!(offered(&table), [1, 2, 5]);
+    assert!(table.set(&name("web"), Some(&node_port), [&slice(tcp(8080), "1! 2!")].into_iter()));
+    assert_eq!(offered(&table), [2, 5]);
+    assert!(table.set(&name("other"), None, [].into_iter()));
+    assert_eq!(offered(&table), [0_u8; 0]);
+    assert!(table.offered.is_empty());
+    // Of a headless service nobody asks the table.
+    let headless = service(json!({"spec": {"clusterIP": "None"}}));
+    table.set(&name("web"), Some(&headless), [&slice(tcp(8080), "1")].into_iter());
+    assert_eq!(offered(&table), [0_u8; 0]);
+}
