@@ -166,6 +166,13 @@ impl Network for PodNetwork {
     }
 
     fn route(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+        // A datagram to whoever on the machine wrote first is an answer.
+        if protocol == Protocol::Udp
+            && is_machines(*to.ip())
+            && self.flows.lock().expect("no holder panics").is_peer(to)
+        {
+            return Ok(to);
+        }
         // The containers of a pod share one machine.
         if *to.ip() == Ipv4Addr::LOCALHOST {
             return Ok(SocketAddrV4::new(self.address, to.port()));
@@ -185,7 +192,11 @@ impl Network for PodNetwork {
     }
 
     fn origin(&self, from: SocketAddrV4) -> SocketAddrV4 {
-        self.flows.lock().expect("no holder panics").service(from)
+        let mut flows = self.flows.lock().expect("no holder panics");
+        if is_machines(*from.ip()) {
+            flows.heard(from);
+        }
+        flows.service(from)
     }
 
     fn admits(&self, protocol: Protocol, port: u16, from: SocketAddr) -> bool {

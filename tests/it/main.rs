@@ -13,6 +13,7 @@ mod control_plane;
 mod crash;
 mod cron;
 mod cron_kubectl;
+mod datagrams;
 mod debug;
 mod drain;
 mod exec;

@@ -3,10 +3,13 @@
 //! `connect`: tries everything that nobody granted. `connect WHAT ADDRESS…` does one thing after the other:
 //! `bind ADDRESS`, `dial ADDRESS` (sends a line, prints the answer's first), `udp-bind ADDRESS`,
 //! `get ADDRESS` (asks by HTTP, prints the status line), `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to
-//! itself), `lookup NAME` (its addresses). An address may have a name for its host.
+//! itself), `lookup NAME` (its addresses). An address may have a name for its host. For ever: `udp-tell ADDRESS`
+//! answers each datagram with the pod's name and whom it came from, `udp-follow ADDRESS` asks one after the other
+//! and tells who answers, and as whom, whenever that changes.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +30,8 @@ fn main() {
             "tcp-echo" => tcp_echo(address),
             "udp-echo" => udp_echo(address),
             "lookup" => lookup(address),
+            "udp-tell" => udp_tell(address),
+            "udp-follow" => udp_follow(address),
             other => panic!("{other}?"),
         };
         match done {
@@ -91,4 +96,47 @@ fn udp_echo(address: &str) -> std::io::Result<String> {
     let mut bytes = [0; 16];
     let (length, from) = socket.recv_from(&mut bytes)?;
     Ok(format!("{} from {}", String::from_utf8_lossy(&bytes[..length]), from.ip()))
+}
+
+fn udp_tell(address: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind(address)?;
+    println!("serving");
+    let name = std::env::var("HOSTNAME").unwrap_or_default();
+    let mut bytes = [0; 2048];
+    loop {
+        let (_, from) = socket.recv_from(&mut bytes)?;
+        socket.send_to(format!("{name} to {}", from.ip()).as_bytes(), from)?;
+    }
+}
+
+fn udp_follow(address: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_nonblocking(true)?;
+    let mut last = String::new();
+    loop {
+        let said = ask_by_udp(&socket, address).unwrap_or_else(|error| format!("nobody: {error}"));
+        if said != last {
+            println!("{said}");
+            last = said;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One question, which is lost if nobody answers within a second.
+fn ask_by_udp(socket: &UdpSocket, address: &str) -> std::io::Result<String> {
+    socket.send_to(b"who?", address)?;
+    let mut bytes = [0; 2048];
+    for _ in 0..500 {
+        match socket.recv_from(&mut bytes) {
+            Ok((length, from)) => {
+                return Ok(format!("{} at {from}", String::from_utf8_lossy(&bytes[..length])));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ErrorKind::TimedOut.into())
 }
