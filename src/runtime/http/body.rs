@@ -122,6 +122,8 @@ impl Answer {
         taking: Arc<Taking>,
         clock: Clock,
     ) -> Self {
+        // Of a client whose window is closed from the beginning not even the first is asked for.
+        taking.set(Some(clock.monotonic()));
         Self { source: Source::Guest { body, done: Some(done), taking, clock }, sent: 0, line: None }
     }
 

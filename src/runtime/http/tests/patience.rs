@@ -183,22 +183,24 @@ fn who_does_not_read_holds_an_instance_only_for_so_long() {
 #[test]
 fn who_takes_no_more_of_http2_holds_an_instance_only_for_so_long() {
     use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-    serve(Instances::Kept(1), async |served| {
-        let stream = TcpStream::connect(served.at).await.unwrap();
-        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).initial_stream_window_size(1_000);
-        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
-        // It goes on answering pings.
-        tokio::spawn(connection);
-        let began = served.clock.monotonic();
-        let ask = |path: &str| {
-            let uri = format!("http://{}{path}", served.at);
-            http::Request::get(uri).body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()
-        };
-        let unread = sender.send_request(ask("/big/100000000")).await.unwrap();
-        assert_eq!(unread.status(), 200);
-        assert!(served.get("/").await.starts_with("HTTP/1.1 200 OK\r\n"));
-        assert!(served.clock.monotonic() - began < MINUTE);
-        drop(unread);
-    });
+    for window in [0, 1_000] {
+        serve(Instances::Kept(1), async |served| {
+            let stream = TcpStream::connect(served.at).await.unwrap();
+            let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+            builder.timer(TokioTimer::new()).initial_stream_window_size(window);
+            let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+            // It goes on answering pings.
+            tokio::spawn(connection);
+            let began = served.clock.monotonic();
+            let ask = |path: &str| {
+                let uri = format!("http://{}{path}", served.at);
+                http::Request::get(uri).body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()
+            };
+            let unread = sender.send_request(ask("/big/100000000")).await.unwrap();
+            assert_eq!(unread.status(), 200);
+            assert!(served.get("/").await.starts_with("HTTP/1.1 200 OK\r\n"));
+            assert!(served.clock.monotonic() - began < MINUTE);
+            drop(unread);
+        });
+    }
 }
