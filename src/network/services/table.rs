@@ -38,6 +38,8 @@ pub(crate) struct Backend {
     pub(crate) address: SocketAddrV4,
     node: Option<String>,
     is_ready: bool,
+    /// Its pod is being deleted.
+    is_going: bool,
     /// Going, but still answering.
     is_draining: bool,
 }
@@ -180,7 +182,7 @@ impl Port {
 
     /// The addresses of endpoints that are not going.
     fn offered(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.backends.iter().filter(|one| one.is_ready && !one.is_draining).map(|one| *one.address.ip())
+        self.backends.iter().filter(|one| one.is_ready && !one.is_going).map(|one| *one.address.ip())
     }
 
     /// Whether somebody else listens there already: an endpoint that is its own front.
@@ -296,11 +298,13 @@ fn backends<'a>(
                 // What is not said is true, but for `terminating`.
                 let is_ready = conditions.ready != Some(false);
                 let is_serving = conditions.serving.unwrap_or(is_ready);
+                let is_going = conditions.terminating == Some(true);
                 let backend = Backend {
                     address,
                     node: endpoint.node_name.clone(),
                     is_ready,
-                    is_draining: is_serving && conditions.terminating == Some(true),
+                    is_going,
+                    is_draining: is_serving && is_going,
                 };
                 // While an endpoint moves between slices it is in both.
                 match found.get_mut(&address) {

@@ -201,8 +201,11 @@ fn an_address_is_offered_until_its_last_endpoint_is_going() {
     };
     assert_eq!(offered(&table), [1]);
     // By another service, and by one that has those not ready too, who may be going all the same.
-    let mut all = slice(tcp(8080), "2 3 5");
-    all.endpoints[1].conditions.as_mut().unwrap().terminating = Some(true);
+    let mut all = slice(tcp(8080), "2 3 4- 5");
+    for going in &mut all.endpoints[1..3] {
+        let conditions = going.conditions.as_mut().unwrap();
+        (conditions.ready, conditions.terminating) = (Some(true), Some(true));
+    }
     assert!(table.set(&name("other"), Some(&service(json!({}))), [&all].into_iter()));
     assert_eq!(offered(&table), [1, 2, 5]);
     assert!(table.set(&name("web"), Some(&node_port), [&slice(tcp(8080), "1! 2!")].into_iter()));
