@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     cli::forbid_core_dumps();
     let cli = Cli::parse();
     cli::install_tracing();
+    cli::allow_open_files();
     match cli::run(cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

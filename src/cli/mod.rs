@@ -101,6 +101,22 @@ pub fn forbid_core_dumps() {
     }
 }
 
+/// Lets the process have as many files as it may: each connection is one, or three where it is a pod's through a
+/// Service, and shells begin with a limit that is low for the sake of old programs.
+pub fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let most = maximum.map_or(FILES_MAX, |maximum| maximum.min(FILES_MAX));
+    if current.is_some_and(|current| current < most)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum })
+    {
+        tracing::debug!(%error, most, "the limit of open files stays");
+    }
+}
+
+/// More open files than a cluster of one machine has, and few enough for every system to allow.
+const FILES_MAX: u64 = 1 << 20;
+
 /// An error and its causes as one line.
 #[must_use]
 pub fn one_line(error: &(dyn Error + 'static)) -> String {

@@ -67,6 +67,9 @@ pub(super) trait HasNetwork: WasiView {
 pub(super) struct Descriptors {
     left: Arc<Semaphore>,
     each: usize,
+    /// A sixth of all is for the clients of handlers, of which one handler's may have half.
+    clients: Arc<Semaphore>,
+    clients_each: usize,
 }
 
 impl Default for Descriptors {
@@ -79,7 +82,23 @@ impl Default for Descriptors {
 
 impl Descriptors {
     fn new(all: usize) -> Self {
-        Self { left: Arc::new(Semaphore::new(all)), each: SOCKETS_EACH.min(all / 4) }
+        let clients = (all / 3).max(1);
+        Self {
+            left: Arc::new(Semaphore::new(all)),
+            each: SOCKETS_EACH.min(all / 4),
+            clients: Arc::new(Semaphore::new(clients)),
+            clients_each: clients.div_ceil(2),
+        }
+    }
+
+    /// How many clients of one handler may be connected, if `max` are the most.
+    pub(super) fn clients_each(&self, max: usize) -> usize {
+        self.clients_each.min(max)
+    }
+
+    /// One for the connection of a client, once there is one.
+    pub(super) async fn for_client(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.clients).acquire_owned().await.expect("never closed")
     }
 }
 

@@ -94,10 +94,30 @@ impl Up {
         Self::start(directory, &all, Some(log))
     }
 
+    /// As [`Up::ephemeral`], with what it says on stderr in [`Up::log`], started by `program`, which is given the
+    /// command.
+    #[must_use]
+    pub(crate) fn ephemeral_by(program: &[&str], arguments: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let log = directory.path().join("log");
+        let mut all = vec!["--ephemeral"];
+        all.extend(arguments);
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(env!("CARGO_BIN_EXE_coracle")).stdin(Stdio::null());
+        command.stderr(std::fs::File::create(&log).unwrap());
+        Self::start_by(command, directory, &all, Some(log))
+    }
+
     fn start(directory: TempDir, arguments: &[&str], log: Option<PathBuf>) -> Self {
+        let mut command = coracle();
+        log_everything(&mut command, log.as_deref());
+        Self::start_by(command, directory, arguments, log)
+    }
+
+    fn start_by(command: Command, directory: TempDir, arguments: &[&str], log: Option<PathBuf>) -> Self {
         let kubeconfig = directory.path().join("kubeconfig");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (child, url) = spawn(&arguments, &kubeconfig, log.as_deref());
+        let (child, url) = spawn(command, &arguments, &kubeconfig);
         Self { child, url, kubeconfig, directory, arguments, log }
     }
 
@@ -107,7 +127,7 @@ impl Up {
         self.child.id()
     }
 
-    /// What a cluster of [`Up::logged`] has logged.
+    /// What a cluster of [`Up::logged`] or [`Up::ephemeral_by`] has logged.
     #[must_use]
     pub(crate) fn log(&self) -> Vec<u8> {
         std::fs::read(self.log.as_ref().unwrap()).unwrap()
@@ -129,7 +149,9 @@ impl Up {
 
     /// The same command again on the same data, after [`Up::stop`].
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.url) = spawn(&self.arguments, &self.kubeconfig, self.log.as_deref());
+        let mut command = coracle();
+        log_everything(&mut command, self.log.as_deref());
+        (self.child, self.url) = spawn(command, &self.arguments, &self.kubeconfig);
     }
 
     #[must_use]
@@ -219,17 +241,19 @@ impl Drop for Up {
     }
 }
 
-fn spawn(arguments: &[String], kubeconfig: &Path, log: Option<&Path>) -> (Child, String) {
-    let mut command = coracle();
+fn log_everything(command: &mut Command, log: Option<&Path>) {
+    if let Some(path) = log {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        command.env("RUST_LOG", EVERYTHING).stderr(log);
+    }
+}
+
+fn spawn(mut command: Command, arguments: &[String], kubeconfig: &Path) -> (Child, String) {
     // No test reaches beyond this machine.
     command
         .args(["up", "--offline", "--listen", "127.0.0.1:0", "--kubeconfig"])
         .arg(kubeconfig)
         .args(arguments);
-    if let Some(path) = log {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        command.env("RUST_LOG", EVERYTHING).stderr(log);
-    }
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
     let (send, receive) = mpsc::channel();

@@ -1,9 +1,9 @@
 //! Pods that serve HTTP come and go while they are asked all the time.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use crate::harness::{Up, has};
-use crate::http_load::{Load, Told, answered};
+use crate::http_load::{Load, Told, answered, connect};
 
 /// A Service with two handlers behind it that tell their pod's name, and no hook that gives them time.
 const WEB: &str = "
@@ -111,5 +111,39 @@ fn deleted_pods_answer_what_they_were_asked() {
     for one in load.stop() {
         assert!(one.lost.len() <= KILLS && one.answers > 5, "{one:?}");
         assert!(!one.lost.iter().any(|lost| lost.contains("Refused")), "{one:?}");
+    }
+}
+
+/// Connections on which nothing is said, far more than there may be, at one Service and at one pod of a process that
+/// may have few files.
+#[test]
+fn who_connects_and_says_nothing_keeps_out_nobody_else() {
+    if !has("kubectl") {
+        return;
+    }
+    let up = &Up::ephemeral_by(&["sh", "-c", r#"ulimit -n 600 && exec "$@""#, "sh"], &[]);
+    let at = web(up);
+    up.kubectl(&["expose", "deploy", "web", "--name=other", "--port=80", "--target-port=web"]);
+    let ip = up.kubectl(&["get", "service", "other", "-o", "jsonpath={.spec.clusterIP}"]);
+    let other: SocketAddr = format!("{ip}:80").parse().unwrap();
+    answered(other, "/");
+    let pods = up.kubectl(&["get", "pods", "-lapp=web", "-o", "jsonpath={.items[*].status.podIP}"]);
+    let (first, second) = pods.split_once(' ').unwrap();
+    let (first, second) =
+        (format!("{first}:8080").parse().unwrap(), format!("{second}:8080").parse().unwrap());
+    let silent = |at: SocketAddr, count: usize| -> Vec<TcpStream> {
+        (0..count).map(|_| connect(at).unwrap()).collect()
+    };
+    let held = silent(at, 700);
+    answered(other, "/");
+    let more = silent(first, 150);
+    answered(second, "/");
+    // The API is there, and the process has files for what it does.
+    up.kubectl(&["run", "late", "--image=coracle.dev/hello-http:v1"]);
+    up.kubectl(&["wait", "--for=condition=Ready", "pod/late", "--timeout=50s"]);
+    // Who goes makes room.
+    drop((held, more));
+    for at in [at, other, first] {
+        answered(at, "/");
     }
 }

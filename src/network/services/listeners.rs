@@ -3,14 +3,16 @@
 //! way stay with their endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +24,17 @@ use crate::clock::Clock;
 use crate::runtime::doors::Doors;
 use crate::runtime::network::Protocol;
 
-/// Connections through all sockets together; who comes later waits in the system's queue.
+/// Connections through all sockets together, or fewer where the process may have few files; who comes later waits
+/// in the system's queue. Of these one socket has a fourth at most, so that clients of one Service that do nothing
+/// keep out none of others'.
 const CONNECTIONS_MAX: usize = 8192;
+/// Each connection is two files, and a fourth of all is for these.
+const FILES_EACH: u64 = 8;
+/// How long a client whose endpoint has ended the connection may say nothing before its side ends too.
+const ENDED_MAX: Duration = Duration::from_secs(60);
+/// How long an endpoint may be silent to a client that has ended its side and waits for the answer, and how long
+/// either may take nothing of what the other says (upstream, kube-proxy's --conntrack-tcp-timeout-close-wait).
+const STALLED_MAX: Duration = Duration::from_secs(3600);
 /// Held of each direction of a connection, in bytes: who reads slowly slows the other down.
 const BUFFER_BYTES: usize = 16 << 10;
 /// How long an endpoint may take to answer before another is tried.
@@ -48,13 +59,15 @@ impl Listeners {
         clock: Clock,
     ) -> Self {
         let stop = CancellationToken::new();
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = connections_max();
+        let slots = Arc::new(Semaphore::new(connections));
         let keeper = Keeper {
             services,
             doors,
             nodes,
             recorder,
             clock,
+            connections,
             slots,
             open: BTreeMap::new(),
             closing: BTreeSet::new(),
@@ -88,6 +101,7 @@ struct Keeper {
     nodes: Vec<NodeAddress>,
     recorder: Recorder,
     clock: Clock,
+    connections: usize,
     slots: Arc<Semaphore>,
     open: BTreeMap<Place, (Target, CancellationToken)>,
     /// Told to close, but not closed yet.
@@ -117,7 +131,7 @@ impl Keeper {
         }
         while tasks.join_next().await.is_some() {}
         // Every connection has a slot until it ends.
-        let all = u32::try_from(CONNECTIONS_MAX).expect("a small number");
+        let all = u32::try_from(self.connections).expect("a small number");
         drop(self.slots.acquire_many(all).await);
     }
 
@@ -193,12 +207,13 @@ impl Keeper {
         closed: CancellationToken,
         stop: CancellationToken,
         tasks: &mut JoinSet<Place>,
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         let (protocol, at) = place;
+        let own = Arc::new(Semaphore::new((self.connections / 4).max(1)));
+        let slots = Slots { own, all: self.slots.clone() };
         match protocol {
             Protocol::Tcp => {
                 let listener = tcp(at)?;
-                let slots = self.slots.clone();
                 tasks.spawn(async move {
                     accept(listener, way, slots, closed, stop).await;
                     place
@@ -209,7 +224,7 @@ impl Keeper {
                 socket.set_nonblocking(true)?;
                 let socket = UdpSocket::from_std(socket)?;
                 tasks.spawn(async move {
-                    udp::serve(socket, way, closed).await;
+                    udp::serve(socket, way, slots, closed).await;
                     place
                 });
             }
@@ -218,7 +233,37 @@ impl Keeper {
     }
 }
 
-fn tcp(at: SocketAddrV4) -> std::io::Result<TcpListener> {
+/// As many as the limit of files allows.
+fn connections_max() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let allowed = files.and_then(|files| usize::try_from(files / FILES_EACH).ok());
+    allowed.map_or(CONNECTIONS_MAX, |allowed| allowed.clamp(1, CONNECTIONS_MAX))
+}
+
+/// Of one socket, and of all.
+pub(super) struct Slots {
+    own: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+/// One connection's.
+pub(super) type Slot = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+impl Slots {
+    /// One, if there is one.
+    pub(super) fn try_take(&self) -> Option<Slot> {
+        let own = self.own.clone().try_acquire_owned().ok()?;
+        Some((own, self.all.clone().try_acquire_owned().ok()?))
+    }
+
+    async fn take(&self) -> Slot {
+        // Its own first: who waits for that keeps nothing from others.
+        let own = self.own.clone().acquire_owned().await.expect("never closed");
+        (own, self.all.clone().acquire_owned().await.expect("never closed"))
+    }
+}
+
+fn tcp(at: SocketAddrV4) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     // What was closed a moment ago may still be on its way.
     socket.set_reuseaddr(true)?;
@@ -241,14 +286,14 @@ fn text((protocol, at): Place) -> String {
 }
 
 /// What is to be said of a socket that cannot be had; nothing of addresses that are not this machine's.
-fn refused(place: Place, target: &Target, error: &std::io::Error) -> Option<(ObjectReference, String)> {
+fn refused(place: Place, target: &Target, error: &io::Error) -> Option<(ObjectReference, String)> {
     let mend = match error.kind() {
-        std::io::ErrorKind::AddrNotAvailable => return None,
-        std::io::ErrorKind::PermissionDenied => {
+        io::ErrorKind::AddrNotAvailable => return None,
+        io::ErrorKind::PermissionDenied => {
             "ports below 1024 need a privilege: choose a higher port, or allow them with \
              `sysctl net.ipv4.ip_unprivileged_port_start=0` or CAP_NET_BIND_SERVICE"
         }
-        std::io::ErrorKind::AddrInUse => "another program has it: stop that one, or choose another port",
+        io::ErrorKind::AddrInUse => "another program has it: stop that one, or choose another port",
         _ => "raise the limit of open files (`ulimit -n`), or delete Services that are not needed",
     };
     let what = format!("cannot listen on {}: {error}; {mend}", text(place));
@@ -266,14 +311,14 @@ fn refused(place: Place, target: &Target, error: &std::io::Error) -> Option<(Obj
 async fn accept(
     listener: TcpListener,
     way: Way,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     closed: CancellationToken,
     stop: CancellationToken,
 ) {
     let way = Arc::new(way);
     loop {
         let next = async {
-            let slot = slots.clone().acquire_owned().await.expect("never closed");
+            let slot = slots.take().await;
             (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
@@ -310,7 +355,7 @@ async fn pass(way: &Way, mut stream: TcpStream, from: SocketAddr) {
             Err(stream) => stream,
         };
         match way.clock.timeout(CONNECT_MAX, dial(from.ip(), to)).await {
-            Ok(Ok(endpoint)) => return splice(stream, endpoint, from).await,
+            Ok(Ok(endpoint)) => return splice(way, stream, endpoint, from).await,
             Ok(Err(error)) => tracing::debug!(%error, %to, "an endpoint is not there"),
             Err(_) => tracing::debug!(%to, "an endpoint does not answer"),
         }
@@ -318,21 +363,67 @@ async fn pass(way: &Way, mut stream: TcpStream, from: SocketAddr) {
     }
 }
 
-/// Carries bytes until both sides are done.
-async fn splice(mut stream: TcpStream, mut endpoint: TcpStream, from: SocketAddr) {
+/// Carries bytes between the two until both are done.
+async fn splice(way: &Way, stream: TcpStream, endpoint: TcpStream, from: SocketAddr) {
     for socket in [&stream, &endpoint] {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection may be slow");
         }
     }
-    let carried = copy_bidirectional_with_sizes(&mut stream, &mut endpoint, BUFFER_BYTES, BUFFER_BYTES).await;
-    if let Err(error) = carried {
+    if let Err(error) = carry(stream, endpoint, way.clock).await {
         tracing::debug!(%error, %from, "a connection to a service broke");
     }
 }
 
+/// Carries bytes both ways until both sides are done, or one has waited for the other for too long.
+async fn carry(mut client: TcpStream, mut endpoint: TcpStream, clock: Clock) -> io::Result<()> {
+    let (client_ended, endpoint_ended) = (CancellationToken::new(), CancellationToken::new());
+    let (from_client, to_client) = client.split();
+    let (from_endpoint, to_endpoint) = endpoint.split();
+    let asks = OneWay { ended: &client_ended, other: &endpoint_ended, silent_max: ENDED_MAX, clock };
+    let answers = OneWay { ended: &endpoint_ended, other: &client_ended, silent_max: STALLED_MAX, clock };
+    tokio::try_join!(asks.carry(from_client, to_endpoint), answers.carry(from_endpoint, to_client))?;
+    Ok(())
+}
+
+/// One direction of a connection.
+struct OneWay<'a> {
+    /// Told when it has ended.
+    ended: &'a CancellationToken,
+    /// Tells when the other has.
+    other: &'a CancellationToken,
+    /// How long it may be silent after that.
+    silent_max: Duration,
+    clock: Clock,
+}
+
+impl OneWay<'_> {
+    async fn carry(self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<()> {
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let silent = async {
+                self.other.cancelled().await;
+                self.clock.sleep(self.silent_max).await;
+            };
+            let length = tokio::select! {
+                biased;
+                length = from.read(&mut buffer) => length?,
+                () = silent => return Err(late()),
+            };
+            if length == 0 {
+                break;
+            }
+            let written = self.clock.timeout(STALLED_MAX, to.write_all(&buffer[..length])).await;
+            written.map_err(|_| late())??;
+        }
+        self.ended.cancel();
+        to.shutdown().await
+    }
+}
+
 /// Connects as whoever came, where that is an address of this machine's loopback.
-async fn dial(from: IpAddr, to: SocketAddrV4) -> std::io::Result<TcpStream> {
+async fn dial(from: IpAddr, to: SocketAddrV4) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if from.is_loopback() && to.ip().is_loopback() {
         socket.bind(SocketAddr::new(from, 0))?;
@@ -362,3 +453,6 @@ impl Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::listeners::Way;
+use super::listeners::{Slot, Slots, Way};
 
 /// Clients of one socket at one time; datagrams of others are dropped, as UDP may.
 const FLOWS_MAX: usize = 1024;
@@ -24,10 +24,12 @@ struct Flow {
     /// Of what number of the table the endpoint was still one.
     version: u64,
     ended: CancellationToken,
+    /// Among the connections of all services.
+    _slot: Slot,
 }
 
 /// Carries datagrams both ways until closed.
-pub(super) async fn serve(front: UdpSocket, way: Way, closed: CancellationToken) {
+pub(super) async fn serve(front: UdpSocket, way: Way, slots: Slots, closed: CancellationToken) {
     let front = Arc::new(front);
     let versions = way.services.changes();
     let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
@@ -65,7 +67,9 @@ pub(super) async fn serve(front: UdpSocket, way: Way, closed: CancellationToken)
                 if flows.len() >= FLOWS_MAX {
                     continue;
                 }
-                match open(&way, from, version).await {
+                // As many sockets as connections may be: datagrams of who comes later are dropped too.
+                let Some(slot) = slots.try_take() else { continue };
+                match open(&way, from, version, slot).await {
                     Some(flow) => {
                         answers.spawn(answer(
                             front.clone(),
@@ -91,7 +95,7 @@ pub(super) async fn serve(front: UdpSocket, way: Way, closed: CancellationToken)
     }
 }
 
-async fn open(way: &Way, from: SocketAddr, version: u64) -> Option<Flow> {
+async fn open(way: &Way, from: SocketAddr, version: u64, slot: Slot) -> Option<Flow> {
     let endpoint = way.target.endpoint(&way.services, from.ip(), &[])?;
     let at = if from.ip().is_loopback() && endpoint.ip().is_loopback() {
         SocketAddr::new(from.ip(), 0)
@@ -105,7 +109,8 @@ async fn open(way: &Way, from: SocketAddr, version: u64) -> Option<Flow> {
     };
     match connected.await {
         Ok(socket) => {
-            Some(Flow { endpoint, socket: Arc::new(socket), version, ended: CancellationToken::new() })
+            let (socket, ended) = (Arc::new(socket), CancellationToken::new());
+            Some(Flow { endpoint, socket, version, ended, _slot: slot })
         }
         Err(error) => {
             tracing::debug!(%error, %endpoint, "a datagram to a service was lost");

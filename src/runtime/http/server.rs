@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -23,8 +23,11 @@ use crate::runtime::turns::{Stage, Switch};
 use crate::runtime::wasm::{Shared, WasmImage};
 use crate::runtime::{ContainerSpec, Exit};
 
-/// Connections of one container at a time; more wait in the system's queue.
+/// Connections of one container at a time, or fewer where the process may have few files; more wait in the system's
+/// queue.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Connections that wait in the system's queue; who comes when that is full tries again a second later.
+const BACKLOG: u32 = 1_024;
 /// The pause after an error of the listening socket, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,17 +56,20 @@ pub(in crate::runtime) struct Server {
     pub(super) closing: CancellationToken,
 }
 
-/// Listens on a container's port.
+/// Listens on a container's port. To be called in a tokio runtime.
 ///
 /// # Errors
 /// In words for the container's status.
 pub(in crate::runtime) fn bind(network: &dyn Network, http: &Http) -> Result<StdListener, String> {
     let address = SocketAddrV4::new(network.address(), http.port);
-    let bound = StdListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|error| {
+    let bound = || {
+        let socket = TcpSocket::new_v4()?;
+        // What was closed a moment ago may still be on its way.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address.into())?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bound().map_err(|error| {
         let mend = match error.kind() {
             io::ErrorKind::AddrInUse => "; another container of the pod has it: give each a containerPort",
             io::ErrorKind::PermissionDenied => "; choose a containerPort from 1024 on",
@@ -97,7 +103,19 @@ impl Server {
             Err(error) => return Exit::Trap(format!("cannot serve HTTP: {error}")),
         };
         let _all = EndsAll(&self);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let descriptors = &self.parts.shared.world().descriptors;
+        let places = Arc::new(Semaphore::new(descriptors.clients_each(CONNECTIONS_MAX)));
+        let mut door = self.parts.network.door(self.parts.http.port);
+        let mut next = async || {
+            // It is never closed.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            let place = (place, descriptors.for_client().await);
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                arrived = door.arrival() => arrived,
+            };
+            (place, accepted)
+        };
         let mut connections = JoinSet::new();
         let admit = |connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, place| {
             let Parts { network, http, .. } = &self.parts;
@@ -109,23 +127,19 @@ impl Server {
                 });
             }
         };
-        let mut door = self.parts.network.door(self.parts.http.port);
         let mut asked = std::pin::pin!(self.parts.stop.asked());
         loop {
-            // It is never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
             let accepted = loop {
                 tokio::select! {
                     () = &mut asked => break None,
-                    accepted = listener.accept() => break Some(accepted),
-                    arrived = door.arrival() => break Some(arrived),
+                    accepted = next() => break Some(accepted),
                     Some(_) = connections.join_next() => {}
                 }
             };
             match accepted {
                 None => break,
-                Some(Ok((stream, peer))) => admit(&mut connections, stream, peer, Some(place)),
-                Some(Err(error)) => {
+                Some((place, Ok((stream, peer)))) => admit(&mut connections, stream, peer, Some(place)),
+                Some((_, Err(error))) => {
                     tracing::debug!(container = self.parts.spec.label, %error, "accept failed");
                     self.parts.shared.clock().sleep(ACCEPT_PAUSE).await;
                 }

@@ -137,3 +137,15 @@ fn where_nobody_is_at_an_endpoint_another_is_tried() {
     stream.write_all(b"x").unwrap();
     thread.join().unwrap();
 }
+
+#[test]
+fn descriptors_are_shared_out() {
+    for (all, each, clients, clients_each) in
+        [(0, 0, 1, 1), (300, 75, 100, 50), (10_000, 1_000, 3_333, 1_667), (100_000, 1_000, 33_333, 4_096)]
+    {
+        let descriptors = Descriptors::new(all);
+        let shares =
+            (descriptors.each, descriptors.clients.available_permits(), descriptors.clients_each(4_096));
+        assert_eq!(shares, (each, clients, clients_each), "{all}");
+    }
+}
