@@ -35,6 +35,7 @@ mod registry;
 mod reload;
 mod restart;
 mod sealing;
+mod service_failures;
 mod services;
 mod simulated;
 mod terminal;

@@ -101,6 +101,38 @@ fn sockets_are_bounded_and_given_back() {
 }
 
 #[test]
+fn who_has_all_its_sockets_keeps_none_from_others() {
+    let real = real();
+    real.threads.block_on(async {
+        let start = async |name: &str, args: &[&str], own: &str| {
+            let mut spec = spec(&real.runtime, name, args).await;
+            spec.network = Some(Arc::new(Fixed(own.parse().unwrap())));
+            let output = log_of(&spec);
+            (real.runtime.start(spec).await, output)
+        };
+        // As many each time: what one had is there for the next, ports included.
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            let (greedy, output) = start("load", &["dial"], "127.255.0.13").await;
+            wait_for_output(&output, "told no after ").await;
+            let echoes = ["tcp-echo", "0.0.0.0:7011", "udp-echo", "0.0.0.0:7012"];
+            let (other, echoed) = start("connect", &echoes, "127.255.0.14").await;
+            let exit = real.clock.timeout(DEADLINE, other.exited()).await.unwrap();
+            let expected = "tcp-echo 0.0.0.0:7011: ping from 127.255.0.14\n\
+                            udp-echo 0.0.0.0:7012: ping from 127.255.0.14\n";
+            let said = echoed.tail(usize::MAX, usize::MAX);
+            assert_eq!((exit, said.as_str()), (Exit::Code(0), expected));
+            told.push(output.tail(usize::MAX, usize::MAX));
+            greedy.kill();
+            assert_eq!(greedy.exited().await, Exit::Killed);
+        }
+        // `new-socket-limit`, as C calls it.
+        assert!(told[0].contains("No file descriptors available (os error 33)"), "{}", told[0]);
+        assert_eq!(told[0], told[1]);
+    });
+}
+
+#[test]
 fn fuel_is_counted_and_a_limit_ends_the_run() {
     let real = real();
     real.threads.block_on(async {
