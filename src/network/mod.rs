@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 
+use self::conversations::{Conversations, Speaker};
 use self::services::Services;
 use self::services::flows::Flows;
 use crate::client::{Client, Recorder};
@@ -23,6 +24,7 @@ use dns::Names;
 use dns::names::{Hosts, Settings};
 
 pub mod claim;
+mod conversations;
 mod dial;
 pub mod dns;
 pub(crate) mod pod_addresses;
@@ -46,6 +48,7 @@ pub struct Networks(Arc<Shared>);
 
 struct Shared {
     plan: AddressPlan,
+    clock: Clock,
     addresses: PodAddresses,
     names: Arc<Names>,
     policies: Policies,
@@ -60,7 +63,7 @@ impl Networks {
         let names = Arc::new(Names::new(plan.dns(), clock, random.clone()));
         let services = Services::new(plan, clock, random.clone());
         let (policies, doors) = (Policies::default(), Doors::default());
-        Self(Arc::new(Shared { plan, addresses, names, policies, services, doors }))
+        Self(Arc::new(Shared { plan, clock, addresses, names, policies, services, doors }))
     }
 
     /// Follows the API, so that names, services and policies are known, until it shuts down.
@@ -105,8 +108,8 @@ impl Networks {
 
     /// The network of `pod` on a node with the address `host`.
     pub(crate) fn of_pod(&self, pod: &Arc<Pod>, address: Ipv4Addr, host: Ipv4Addr) -> PodNetwork {
-        let flows = Mutex::default();
-        PodNetwork { shared: self.0.clone(), pod: pod.clone(), address, host, flows }
+        let (flows, conversations) = (Mutex::default(), Mutex::default());
+        PodNetwork { shared: self.0.clone(), pod: pod.clone(), address, host, flows, conversations }
     }
 }
 
@@ -116,6 +119,7 @@ pub(crate) struct PodNetwork {
     pod: Arc<Pod>,
     /// The services that it sends datagrams to.
     flows: Mutex<Flows>,
+    conversations: Mutex<Conversations>,
     address: Ipv4Addr,
     /// Its node's.
     host: Ipv4Addr,
@@ -153,6 +157,18 @@ impl PodNetwork {
         self.is_hosts() || policies.permit_egress(&self.pod, self.address, protocol, *to.ip(), to.port())
     }
 
+    /// Whether a datagram belongs to what was let through before.
+    fn goes_on(&self, port: u16, peer: SocketAddrV4, speaker: Speaker) -> bool {
+        let now = self.shared.clock.monotonic();
+        self.conversations.lock().expect("no holder panics").goes_on(port, peer, speaker, now)
+    }
+
+    /// Notes that a datagram is let through.
+    fn note(&self, port: u16, peer: SocketAddrV4, speaker: Speaker) {
+        let now = self.shared.clock.monotonic();
+        self.conversations.lock().expect("no holder panics").note(port, peer, speaker, now);
+    }
+
     /// Whether it has its node's network.
     fn is_hosts(&self) -> bool {
         self.address == self.host
@@ -165,12 +181,10 @@ impl Network for PodNetwork {
         self.address
     }
 
-    fn route(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
-        // A datagram to whoever on the machine wrote first is an answer.
-        if protocol == Protocol::Udp
-            && is_machines(*to.ip())
-            && self.flows.lock().expect("no holder panics").is_peer(to)
-        {
+    fn route(&self, protocol: Protocol, port: u16, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+        let is_datagram = protocol == Protocol::Udp;
+        // Whoever asked from the machine's own address is answered there.
+        if is_datagram && is_machines(*to.ip()) && self.goes_on(port, to, Speaker::Pod) {
             return Ok(to);
         }
         // The containers of a pod share one machine.
@@ -181,7 +195,20 @@ impl Network for PodNetwork {
             return Err(Refusal::Denied);
         }
         let reached = self.endpoint(protocol, to)?;
-        if self.permits(protocol, reached) { Ok(reached) } else { Err(Refusal::Denied) }
+        if is_datagram && self.goes_on(port, reached, Speaker::Pod) {
+            return Ok(reached);
+        }
+        if !self.permits(protocol, reached) {
+            return Err(Refusal::Denied);
+        }
+        if is_datagram {
+            self.note(port, reached, Speaker::Pod);
+        }
+        Ok(reached)
+    }
+
+    fn sends(&self, port: u16, to: SocketAddrV4) {
+        self.note(port, to, Speaker::Pod);
     }
 
     fn another(&self, to: SocketAddrV4, tried: &[SocketAddrV4]) -> Option<SocketAddrV4> {
@@ -192,20 +219,27 @@ impl Network for PodNetwork {
     }
 
     fn origin(&self, from: SocketAddrV4) -> SocketAddrV4 {
-        let mut flows = self.flows.lock().expect("no holder panics");
-        if is_machines(*from.ip()) {
-            flows.heard(from);
-        }
-        flows.service(from)
+        self.flows.lock().expect("no holder panics").service(from)
     }
 
     fn admits(&self, protocol: Protocol, port: u16, from: SocketAddr) -> bool {
+        let datagram = match from {
+            SocketAddr::V4(from) if protocol == Protocol::Udp => Some(from),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => None,
+        };
+        if datagram.is_some_and(|from| self.goes_on(port, from, Speaker::Peer)) {
+            return true;
+        }
         // A pod's own network has asked for both ends, and may be that of a pod too new to be known.
         let is_asked = matches!(from.ip(), IpAddr::V4(ip) if is_node(ip) || is_pod(ip));
         let policies = &self.shared.policies;
-        self.is_hosts()
+        let is_admitted = self.is_hosts()
             || is_asked
-            || policies.permit_ingress(&self.pod, self.address, protocol, from.ip(), port)
+            || policies.permit_ingress(&self.pod, self.address, protocol, from.ip(), port);
+        if let Some(from) = datagram.filter(|_| is_admitted) {
+            self.note(port, from, Speaker::Peer);
+        }
+        is_admitted
     }
 
     fn door(&self, port: u16) -> Door {

@@ -3,11 +3,9 @@
 //!
 //! A pod that a policy of its namespace selects is isolated in the directions that the policy is about;
 //! what any rule of such policies lists is permitted, and nothing else. A connection between pods needs
-//! the leave of both. Replies belong to the connection. What comes from a node (probes, port-forward, the
-//! API's proxies) is always permitted, as upstream has it; pods with the node's network are not isolated.
-//!
-//! Datagrams from elsewhere than pods are not held to ingress rules: there is no telling replies from
-//! them.
+//! the leave of both. Replies belong to the connection, or to the [conversation](super::conversations) of
+//! datagrams. What comes from a node (probes, port-forward, the API's proxies) is always permitted, as upstream
+//! has it; pods with the node's network are not isolated.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -334,7 +332,7 @@ impl Policies {
         state.ask(pod, Direction::Ingress, peer, protocol, port, Some(pod))
     }
 
-    fn take_policies(&self, events: Vec<Event<NetworkPolicy>>) {
+    pub(super) fn take_policies(&self, events: Vec<Event<NetworkPolicy>>) {
         let mut state = self.write();
         let name = |policy: &NetworkPolicy| policy.metadata.name.clone().unwrap_or_default();
         let namespace = |policy: &NetworkPolicy| policy.metadata.namespace.clone().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! What a container's network is to its guest: the runtime makes every connection a guest asks for, and
 //! asks the container's [`Network`] where it goes. Nothing here knows of services, names or policies.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use async_trait::async_trait;
 
@@ -37,18 +37,34 @@ pub enum LookupError {
     Permanent,
 }
 
+/// The IPv4 address that a guest means by `address`: pods have no IPv6, but programs that speak it speak of
+/// themselves by `::` and `::1`, and of others by addresses that are IPv4's.
+#[must_use]
+pub fn as_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => Some(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) => address.to_ipv4_mapped(),
+    }
+}
+
 /// The network of one pod.
 #[async_trait]
 pub trait Network: Send + Sync {
     /// Where the pod's sockets are, an address of this machine.
     fn address(&self) -> Ipv4Addr;
 
-    /// Whom a connection, or a datagram, to `to` really reaches: an endpoint where `to` is a service's.
-    /// What it answers is connected to without further questions.
+    /// Whom a connection, or a datagram from the pod's `port`, to `to` really reaches: an endpoint where `to` is
+    /// a service's. What it answers is connected to without further questions. For connections, which may
+    /// have none yet, the port does not matter.
     ///
     /// # Errors
     /// If it may not be, or nobody is there.
-    fn route(&self, protocol: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal>;
+    fn route(&self, protocol: Protocol, port: u16, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal>;
+
+    /// Hears of each further datagram to `to`, which [`Network::route`] has answered.
+    fn sends(&self, _port: u16, _to: SocketAddrV4) {}
 
     /// Whom else a connection to `to` may reach, where nobody was at those that it `tried`.
     fn another(&self, to: SocketAddrV4, tried: &[SocketAddrV4]) -> Option<SocketAddrV4> {
@@ -61,7 +77,7 @@ pub trait Network: Send + Sync {
         from
     }
 
-    /// Whether somebody at `from` may reach the pod's `port`.
+    /// Whether somebody at `from` may reach the pod's `port`; asked for each datagram.
     fn admits(&self, protocol: Protocol, port: u16, from: SocketAddr) -> bool;
 
     /// Where connections to the pod's `port` arrive that were accepted elsewhere in this process, beside those
@@ -91,7 +107,7 @@ pub(crate) mod fixture {
             self.0
         }
 
-        fn route(&self, _: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+        fn route(&self, _: Protocol, _: u16, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
             match to.ip().octets() {
                 [127, 0, 0, 1] => Ok(SocketAddrV4::new(self.0, to.port())),
                 [127, 0, 0, _] => Err(Refusal::Denied),

@@ -6,13 +6,14 @@
 //! - Binding to 0.0.0.0 or to 127.0.0.1 is binding to the pod's address. Any other address is not the
 //!   pod's: `access-denied`.
 //! - Whom a connection or a datagram reaches is for the pod's [`Network`] to say, which knows services and
-//!   what is not the guest's to reach.
-//! - Connections that the network does not admit are not told to the guest.
+//!   what is not the guest's to reach; the guest sees whom it asked for. So are the addresses of names
+//!   ([`lookup`]).
+//! - Connections and datagrams that the network does not admit are not told to the guest.
 //! - Connections to addresses of the cluster leave from the pod's address.
 //! - Where nobody is at one endpoint of a service, another is tried before the guest hears of it ([`retry`]).
-//! - So are the addresses of names ([`lookup`]).
-//! - There is no IPv6: `not-supported`, on which programs fall back to IPv4. (A socket of IPv4 in its
-//!   place does not do: libc ends the program when such a socket tells its address.)
+//! - There is no IPv6, but `::` and `::1` mean the pod as well, and `::ffff:a.b.c.d` is the address of IPv4: a
+//!   socket of IPv6 is one of IPv4 that tells addresses so ([`family`]). What is IPv6 proper is
+//!   `remote-unreachable`. `[::]` and 0.0.0.0 are one place, so only one of them can have a port.
 //! - There are only so many: each takes memory of its container, and a descriptor of this process, which all
 //!   guests together may have half of. One more is refused (`new-socket-limit`).
 
@@ -28,20 +29,18 @@ use wasmtime_wasi::p2::bindings::sockets::network::{
 };
 use wasmtime_wasi::p2::bindings::sockets::tcp::HostTcpSocket;
 use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
-use wasmtime_wasi::p2::bindings::sockets::udp::{
-    HostIncomingDatagramStream as _, HostOutgoingDatagramStream as _, HostUdpSocket, IncomingDatagramStream,
-    OutgoingDatagram, OutgoingDatagramStream,
-};
 use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
-use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, SocketError, SocketResult, TcpSocket, UdpSocket};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, SocketError, SocketResult, TcpSocket};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView, WasiSocketsView as _};
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
 
 use super::budget::{Budget, Charge};
 use super::network::{Network, Protocol, Refusal};
 
+mod family;
 mod lookup;
 mod retry;
+mod udp;
 
 #[cfg(test)]
 mod tests;
@@ -107,9 +106,23 @@ pub(super) struct Held {
     descriptors: Descriptors,
     budget: Arc<Budget>,
     /// By the socket's number in the table.
-    sockets: HashMap<u32, (Charge, OwnedSemaphorePermit)>,
-    /// What connections that are under way have tried, by the same.
+    sockets: HashMap<u32, Socket>,
+    /// By the stream's number in the table; two for a socket.
+    streams: HashMap<u32, udp::Stream>,
+    /// What connections that are under way have tried, by the socket's number.
     attempts: HashMap<u32, retry::Attempt>,
+}
+
+/// What one more socket takes.
+type Takes = (Charge, OwnedSemaphorePermit);
+
+/// What a run knows of one of its sockets.
+struct Socket {
+    _takes: Takes,
+    /// Of what the guest takes it for a socket.
+    family: IpAddressFamily,
+    /// Whom the guest asked for a connection with.
+    asked: Option<IpSocketAddress>,
 }
 
 impl Held {
@@ -119,11 +132,12 @@ impl Held {
             budget: Arc::clone(budget),
             sockets: HashMap::new(),
             attempts: HashMap::new(),
+            streams: HashMap::new(),
         }
     }
 
     /// What one more takes. Without memory for it the guest ends.
-    fn one_more(&self) -> SocketResult<(Charge, OwnedSemaphorePermit)> {
+    fn one_more(&self) -> SocketResult<Takes> {
         if self.sockets.len() >= self.descriptors.each {
             return Err(ErrorCode::NewSocketLimit.into());
         }
@@ -131,6 +145,10 @@ impl Held {
         let descriptor = descriptor.map_err(|_| ErrorCode::NewSocketLimit)?;
         let charge = self.budget.charge(SOCKET_BYTES).map_err(SocketError::trap)?;
         Ok((charge, descriptor))
+    }
+
+    fn family(&self, rep: u32) -> IpAddressFamily {
+        self.sockets.get(&rep).map_or(IpAddressFamily::Ipv4, |socket| socket.family)
     }
 }
 
@@ -162,35 +180,37 @@ fn is_permitted(network: &dyn Network, socket: SocketAddr, reason: SocketAddrUse
 }
 
 /// Where a guest binds that asks for `socket`.
-fn local(own: Ipv4Addr, socket: SocketAddr) -> SocketAddr {
-    let ip = socket.ip();
-    if ip.is_unspecified() || ip == IpAddr::V4(Ipv4Addr::LOCALHOST) {
-        (own, socket.port()).into()
-    } else {
-        socket
-    }
+fn local(own: Ipv4Addr, socket: SocketAddrV4) -> SocketAddrV4 {
+    let is_own = socket.ip().is_unspecified() || *socket.ip() == Ipv4Addr::LOCALHOST;
+    if is_own { SocketAddrV4::new(own, socket.port()) } else { socket }
 }
 
-/// Whom a guest reaches that asks for `socket`.
+/// Where the guest's socket of that number is bound if it asks for `asked`.
+fn bindable<T: HasNetwork>(
+    store: &mut StoreContextMut<'_, T>,
+    rep: u32,
+    asked: IpSocketAddress,
+) -> SocketResult<IpSocketAddress> {
+    let family = store.data_mut().held().family(rep);
+    let meant = family::meant(family, asked, ErrorCode::AccessDenied)?;
+    let own = store.data().network().map(|network| network.address());
+    Ok(SocketAddr::V4(own.map_or(meant, |own| local(own, meant))).into())
+}
+
+/// Whom a guest reaches that asks for `asked` at a socket of that family, bound to `port`.
 fn remote(
     network: Option<&Arc<dyn Network>>,
+    family: IpAddressFamily,
     protocol: Protocol,
-    socket: IpSocketAddress,
-) -> SocketResult<IpSocketAddress> {
-    let (Some(network), SocketAddr::V4(asked)) = (network, socket.into()) else { return Ok(socket) };
-    match network.route(protocol, asked) {
-        Ok(reached) => Ok(SocketAddr::V4(reached).into()),
-        Err(Refusal::Denied) => Err(ErrorCode::AccessDenied.into()),
-        Err(Refusal::NoEndpoint) => Err(ErrorCode::ConnectionRefused.into()),
-    }
-}
-
-/// As whom a guest knows whoever is at `socket`.
-fn origin(network: Option<&Arc<dyn Network>>, socket: IpSocketAddress) -> IpSocketAddress {
-    match (network, socket.into()) {
-        (Some(network), SocketAddr::V4(from)) => SocketAddr::V4(network.origin(from)).into(),
-        _ => socket,
-    }
+    port: u16,
+    asked: IpSocketAddress,
+) -> Result<SocketAddrV4, ErrorCode> {
+    let meant = family::meant(family, asked, ErrorCode::RemoteUnreachable)?;
+    let Some(network) = network else { return Ok(meant) };
+    network.route(protocol, port, meant).map_err(|refusal| match refusal {
+        Refusal::Denied => ErrorCode::AccessDenied,
+        Refusal::NoEndpoint => ErrorCode::ConnectionRefused,
+    })
 }
 
 /// Replaces those functions of wasmtime-wasi's sockets in `linker`.
@@ -201,28 +221,28 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
     linker.instance(&name("tcp-create-socket"))?.func_wrap(
         "create-tcp-socket",
         |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
-            let more = ipv4(family).and_then(|()| store.data_mut().held().one_more());
+            let more = store.data_mut().held().one_more();
             let mut sockets = store.data_mut().sockets();
-            let made = match more {
-                Ok(more) => sockets.create_tcp_socket(family).map(|socket| (socket, more)),
-                Err(error) => Err(error),
-            };
+            let made = more.and_then(|more| Ok((sockets.create_tcp_socket(IpAddressFamily::Ipv4)?, more)));
             let made = answer(&mut sockets, made)?;
-            Ok((made.map(|(socket, more)| hold(&mut store, socket, more)),))
+            Ok((made.map(|(socket, more)| hold(&mut store, socket, family, more)),))
         },
     )?;
     linker.instance(&name("udp-create-socket"))?.func_wrap_async(
         "create-udp-socket",
         |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
             Box::new(async move {
-                let more = ipv4(family).and_then(|()| store.data_mut().held().one_more());
+                let more = store.data_mut().held().one_more();
                 let mut sockets = store.data_mut().sockets();
                 let made = match more {
-                    Ok(more) => sockets.create_udp_socket(family).await.map(|socket| (socket, more)),
+                    Ok(more) => {
+                        let made = sockets.create_udp_socket(IpAddressFamily::Ipv4).await;
+                        made.map(|socket| (socket, more))
+                    }
                     Err(error) => Err(error),
                 };
                 let made = answer(&mut sockets, made)?;
-                Ok((made.map(|(socket, more)| hold(&mut store, socket, more)),))
+                Ok((made.map(|(socket, more)| hold(&mut store, socket, family, more)),))
             })
         },
     )?;
@@ -239,6 +259,7 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
         "[method]tcp-socket.accept",
         |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
             let network = store.data().network().cloned();
+            let family = store.data_mut().held().family(this.rep());
             let more = store.data_mut().held().one_more();
             let mut sockets = store.data_mut().sockets();
             let accepted = match more {
@@ -246,7 +267,8 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
                 Err(error) => Err(error),
             };
             let accepted = answer(&mut sockets, accepted)?;
-            let held = |((socket, input, output), more)| (hold(&mut store, socket, more), input, output);
+            let held =
+                |((socket, input, output), more)| (hold(&mut store, socket, family, more), input, output);
             Ok((accepted.map(held),))
         },
     )?;
@@ -254,30 +276,37 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
         "[method]tcp-socket.start-bind",
         |mut store, (this, network, socket): Binding<TcpSocket>| {
             Box::new(async move {
-                let own = store.data().network().map(|network| network.address());
-                let socket = own.map_or(socket, |own| local(own, socket.into()).into());
+                let socket = bindable(&mut store, this.rep(), socket);
                 let mut sockets = store.data_mut().sockets();
-                let bound = HostTcpSocket::start_bind(&mut sockets, this, network, socket).await;
+                let bound = match socket {
+                    Ok(socket) => HostTcpSocket::start_bind(&mut sockets, this, network, socket).await,
+                    Err(error) => Err(error),
+                };
                 Ok((answer(&mut sockets, bound)?,))
             })
         },
     )?;
     tcp.func_wrap_async(
         "[method]tcp-socket.start-connect",
-        |mut store, (this, network, socket): Binding<TcpSocket>| {
+        |mut store, (this, network, asked): Binding<TcpSocket>| {
             Box::new(async move {
-                let from = store.data().network().map(|network| network.address());
-                let reached = remote(store.data().network(), Protocol::Tcp, socket);
-                let rep = this.rep();
+                let (rep, from) = (this.rep(), store.data().network().map(|network| network.address()));
+                let family = store.data_mut().held().family(rep);
+                let reached = remote(store.data().network(), family, Protocol::Tcp, 0, asked);
                 let mut sockets = store.data_mut().sockets();
                 let attempt = reached.as_ref().ok().and_then(|reached| {
-                    retry::Attempt::begun(&mut sockets, &this, socket.into(), (*reached).into())
+                    retry::Attempt::begun(&mut sockets, &this, asked.into(), (*reached).into())
                 });
                 let started = match reached {
-                    Ok(socket) => connect(&mut sockets, from, this, network, socket.into()).await,
-                    Err(error) => Err(error),
+                    Ok(reached) => connect(&mut sockets, from, this, network, reached.into()).await,
+                    Err(error) => Err(error.into()),
                 };
                 let started = answer(&mut sockets, started)?;
+                if started.is_ok()
+                    && let Some(socket) = store.data_mut().held().sockets.get_mut(&rep)
+                {
+                    socket.asked = Some(asked);
+                }
                 if let (Ok(()), Some(attempt)) = (&started, attempt) {
                     store.data_mut().held().attempts.insert(rep, attempt);
                 }
@@ -312,79 +341,35 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
             })
         },
     )?;
-
-    let mut udp = linker.instance(&name("udp"))?;
-    udp.resource("udp-socket", ResourceType::host::<UdpSocket>(), |mut store, rep| {
-        HostUdpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(rep))?;
-        store.data_mut().held().sockets.remove(&rep);
-        Ok(())
-    })?;
-    udp.func_wrap_async(
-        "[method]udp-socket.start-bind",
-        |mut store, (this, network, socket): Binding<UdpSocket>| {
-            Box::new(async move {
-                let own = store.data().network().map(|network| network.address());
-                let socket = own.map_or(socket, |own| local(own, socket.into()).into());
-                let mut sockets = store.data_mut().sockets();
-                let bound = HostUdpSocket::start_bind(&mut sockets, this, network, socket).await;
-                Ok((answer(&mut sockets, bound)?,))
-            })
+    tcp.func_wrap(
+        "[method]tcp-socket.local-address",
+        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
+            let family = store.data_mut().held().family(this.rep());
+            let mut sockets = store.data_mut().sockets();
+            let own = HostTcpSocket::local_address(&mut sockets, this);
+            let own = own.map(|own| family::told(family, own));
+            Ok((answer(&mut sockets, own)?,))
         },
     )?;
-    udp.func_wrap_async(
-        "[method]udp-socket.stream",
-        |mut store, (this, socket): (Resource<UdpSocket>, Option<IpSocketAddress>)| {
-            Box::new(async move {
-                let reached = socket.map(|socket| remote(store.data().network(), Protocol::Udp, socket));
-                let mut sockets = store.data_mut().sockets();
-                let streams: SocketResult<(
-                    Resource<IncomingDatagramStream>,
-                    Resource<OutgoingDatagramStream>,
-                )> = match reached.transpose() {
-                    Ok(socket) => sockets.stream(this, socket).await,
-                    Err(error) => Err(error),
-                };
-                Ok((answer(&mut sockets, streams)?,))
-            })
+    tcp.func_wrap(
+        "[method]tcp-socket.remote-address",
+        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
+            let held = store.data_mut().held();
+            let asked = held.sockets.get(&this.rep()).and_then(|socket| socket.asked);
+            let family = held.family(this.rep());
+            let mut sockets = store.data_mut().sockets();
+            let peer = HostTcpSocket::remote_address(&mut sockets, this);
+            let peer = peer.map(|peer| asked.unwrap_or_else(|| family::told(family, peer)));
+            Ok((answer(&mut sockets, peer)?,))
         },
     )?;
-    udp.func_wrap(
-        "[method]udp-socket.remote-address",
-        |mut store: StoreContextMut<'_, T>, (this,): (Resource<UdpSocket>,)| {
-            let told = HostUdpSocket::remote_address(&mut store.data_mut().sockets(), this);
-            let told = told.map(|socket| origin(store.data().network(), socket));
-            Ok((answer(&mut store.data_mut().sockets(), told)?,))
+    tcp.func_wrap(
+        "[method]tcp-socket.address-family",
+        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
+            Ok((store.data_mut().held().family(this.rep()),))
         },
     )?;
-    udp.func_wrap(
-        "[method]incoming-datagram-stream.receive",
-        |mut store: StoreContextMut<'_, T>, (this, max): (Resource<IncomingDatagramStream>, u64)| {
-            let mut received = store.data_mut().sockets().receive(this, max);
-            for datagram in received.iter_mut().flatten() {
-                datagram.remote_address = origin(store.data().network(), datagram.remote_address);
-            }
-            Ok((answer(&mut store.data_mut().sockets(), received)?,))
-        },
-    )?;
-    udp.func_wrap_async(
-        "[method]outgoing-datagram-stream.send",
-        |mut store, (this, mut datagrams): (Resource<OutgoingDatagramStream>, Vec<OutgoingDatagram>)| {
-            Box::new(async move {
-                let reached = datagrams.iter_mut().try_for_each(|datagram| {
-                    if let Some(socket) = &mut datagram.remote_address {
-                        *socket = remote(store.data().network(), Protocol::Udp, *socket)?;
-                    }
-                    Ok(())
-                });
-                let mut sockets = store.data_mut().sockets();
-                let sent = match reached {
-                    Ok(()) => sockets.send(this, datagrams),
-                    Err(error) => Err(error),
-                };
-                Ok((answer(&mut sockets, sent)?,))
-            })
-        },
-    )?;
+    udp::shadow(linker, &name("udp"))?;
     lookup::shadow(linker, &name("ip-name-lookup"))?;
     linker.allow_shadowing(false);
     Ok(())
@@ -396,17 +381,12 @@ type Binding<S> = (Resource<S>, Resource<WasiNetwork>, IpSocketAddress);
 fn hold<T: HasNetwork, S>(
     store: &mut StoreContextMut<'_, T>,
     socket: Resource<S>,
-    takes: (Charge, OwnedSemaphorePermit),
+    family: IpAddressFamily,
+    takes: Takes,
 ) -> Resource<S> {
-    store.data_mut().held().sockets.insert(socket.rep(), takes);
+    let held = Socket { _takes: takes, family, asked: None };
+    store.data_mut().held().sockets.insert(socket.rep(), held);
     socket
-}
-
-fn ipv4(family: IpAddressFamily) -> SocketResult<()> {
-    match family {
-        IpAddressFamily::Ipv4 => Ok(()),
-        IpAddressFamily::Ipv6 => Err(ErrorCode::NotSupported.into()),
-    }
 }
 
 /// What the guest is told: an error code, unless the error ends it.

@@ -1,6 +1,7 @@
 //! Real clusters on free ports, and the programs that drive them.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -281,6 +282,17 @@ fn failed(arguments: &[&str], output: Output) -> String {
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(!output.status.success(), "kubectl {} succeeded: {stdout}", arguments.join(" "));
     stderr
+}
+
+/// An address of this machine that is not loopback, if it has one.
+pub(crate) fn outside() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: the system only says where it would be sent from.
+    socket.connect("192.0.2.1:9").ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(address) if !address.ip().is_loopback() => Some(*address.ip()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => None,
+    }
 }
 
 #[must_use]

@@ -1,11 +1,11 @@
 //! NetworkPolicies hold, with real kubectl and real connections.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::guest::file;
-use crate::harness::{Up, has};
+use crate::harness::{DEADLINE, Up, has, outside};
 
 const WEB: &str = r#"
 apiVersion: v1
@@ -109,4 +109,79 @@ fn a_policy_keeps_out_whom_it_does_not_list() {
          spec: {podSelector: {}, ingress: [{from: [{}]}]}}",
     );
     assert!(bad.contains("spec.ingress[0].from[0]: Required value: must specify a peer"), "{bad}");
+}
+
+/// Runs a pod of the fixture `connect` with these labels.
+fn connecting(up: &Up, name: &str, labels: &str, what: &str, address: &str) {
+    let pod = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {labels}}}, spec: {{restartPolicy: Never, \
+         containers: [{{name: c, image: 'connect:v1', args: [{what}, '{address}']}}]}}}}"
+    );
+    up.kubectl_stdin(&["apply", "-f", "-"], &pod);
+}
+
+#[track_caller]
+fn succeeded(up: &Up, pod: &str) -> String {
+    up.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", &format!("pod/{pod}"), "--timeout=60s"]);
+    up.kubectl(&["logs", pod])
+}
+
+const DATAGRAMS: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: datagrams}
+spec:
+  podSelector: {matchLabels: {app: datagrams}}
+  ingress: [{from: [{podSelector: {matchLabels: {role: friend}}}]}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: shut}
+spec:
+  podSelector: {matchLabels: {role: friend}}
+  policyTypes: [Ingress]
+"#;
+
+#[test]
+fn datagrams_from_outside_are_held_to_policies_and_answers_are_not() {
+    let Some(outside) = outside().filter(|_| has("kubectl")) else {
+        eprintln!("\n******** SKIPPED: this machine has no address but loopback ********\n");
+        return;
+    };
+    let up = Up::durable(&[]);
+    up.import(&file(up.scratch(), "connect"), "connect:v1");
+    up.kubectl_stdin(&["apply", "-f", "-"], DATAGRAMS);
+    connecting(&up, "serves", "{app: datagrams}", "udp-serve", "[::]:5300");
+    let listens = || up.kubectl(&["logs", "serves"]).contains("serving on ");
+    up.kubectl(&["wait", "--for=condition=Ready", "pod/serves", "--timeout=60s"]);
+    assert!((0..200).any(|_| listens()), "it does not listen");
+    let ip = up.kubectl(&["get", "pod", "serves", "-o", "jsonpath={.status.podIP}"]);
+
+    let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+    here.send_to(b"stranger", (ip.as_str(), 5300)).unwrap();
+    // A friend is let in, and what comes back to it is, though nothing may begin to speak with it.
+    connecting(&up, "friend", "{role: friend}", "udp-ask", &format!("{ip}:5300"));
+    assert_eq!(succeeded(&up, "friend"), format!("udp-ask {ip}:5300: ping from {ip}:5300\n"));
+
+    // So is what comes back from outside.
+    let server = UdpSocket::bind((outside, 0)).unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let asked = server.local_addr().unwrap().to_string();
+    connecting(&up, "asks", "{role: friend}", "udp-ask", &asked);
+    let mut bytes = [0; 16];
+    let (length, from) = server.recv_from(&mut bytes).unwrap();
+    assert_eq!(&bytes[..length], b"ping");
+    server.send_to(b"pong", from).unwrap();
+    assert_eq!(succeeded(&up, "asks"), format!("udp-ask {asked}: pong from {asked}\n"));
+
+    // Without the policy everybody is let in.
+    up.kubectl(&["delete", "netpol", "datagrams"]);
+    here.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let answered = |_| {
+        here.send_to(b"end", (ip.as_str(), 5300)).unwrap();
+        here.recv_from(&mut [0; 16]).is_ok()
+    };
+    assert!((0..200).any(answered), "nobody answers");
+    let said = succeeded(&up, "serves");
+    assert!(said.ends_with("\nudp-serve [::]:5300: ping\n"), "{said}");
 }

@@ -2,13 +2,16 @@
 //!
 //! `connect`: tries everything that nobody granted. `connect WHAT ADDRESS…` does one thing after the other:
 //! `bind ADDRESS`, `dial ADDRESS` (sends a line, prints the answer's first), `udp-bind ADDRESS`,
-//! `get ADDRESS` (asks by HTTP, prints the status line), `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to
-//! itself), `lookup NAME` (its addresses). An address may have a name for its host. For ever: `udp-tell ADDRESS`
-//! answers each datagram with the pod's name and whom it came from, `udp-follow ADDRESS` asks one after the other
-//! and tells who answers, and as whom, whenever that changes.
+//! `get ADDRESS` (asks by HTTP, prints the status line), `peer ADDRESS` (prints whom it is connected with),
+//! `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to itself), `udp-ask ADDRESS` (prints the answer),
+//! `udp-serve ADDRESS` (answers until it is told `end`), `lookup NAME` (its addresses). An address may have a name
+//! for its host. For ever: `udp-tell ADDRESS` answers each datagram with the pod's name and whom it came from,
+//! `udp-follow ADDRESS` asks one after the other and tells who answers, and as whom, whenever that changes.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
+};
 use std::time::Duration;
 
 fn main() {
@@ -27,6 +30,9 @@ fn main() {
             "udp-bind" => UdpSocket::bind(address).and_then(|socket| socket.local_addr()).map(shown),
             "dial" => dial(address),
             "get" => get(address),
+            "peer" => TcpStream::connect(address).and_then(|stream| stream.peer_addr()).map(shown),
+            "udp-ask" => udp_ask(address),
+            "udp-serve" => udp_serve(address),
             "tcp-echo" => tcp_echo(address),
             "udp-echo" => udp_echo(address),
             "lookup" => lookup(address),
@@ -77,11 +83,16 @@ fn get(address: &str) -> std::io::Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-/// Listens on `address` and dials 127.0.0.1, as the containers of a pod reach each other.
+/// The pod's own address, as the containers of a pod reach each other, in the family of `address`.
+fn own(address: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = if address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+    (ip, address.port()).into()
+}
+
+/// Listens on `address` and dials the pod.
 fn tcp_echo(address: &str) -> std::io::Result<String> {
     let listener = TcpListener::bind(address)?;
-    let port = listener.local_addr()?.port();
-    let mut near = TcpStream::connect(("127.0.0.1", port))?;
+    let mut near = TcpStream::connect(own(listener.local_addr()?))?;
     let (mut far, from) = listener.accept()?;
     near.write_all(b"ping")?;
     let mut bytes = [0; 4];
@@ -91,8 +102,7 @@ fn tcp_echo(address: &str) -> std::io::Result<String> {
 
 fn udp_echo(address: &str) -> std::io::Result<String> {
     let socket = UdpSocket::bind(address)?;
-    let port = socket.local_addr()?.port();
-    socket.send_to(b"ping", ("127.0.0.1", port))?;
+    socket.send_to(b"ping", own(socket.local_addr()?))?;
     let mut bytes = [0; 16];
     let (length, from) = socket.recv_from(&mut bytes)?;
     Ok(format!("{} from {}", String::from_utf8_lossy(&bytes[..length]), from.ip()))
@@ -139,4 +149,29 @@ fn ask_by_udp(socket: &UdpSocket, address: &str) -> std::io::Result<String> {
         }
     }
     Err(ErrorKind::TimedOut.into())
+}
+
+fn udp_ask(address: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.send_to(b"ping", address)?;
+    let mut bytes = [0; 16];
+    let (length, from) = socket.recv_from(&mut bytes)?;
+    Ok(format!("{} from {from}", String::from_utf8_lossy(&bytes[..length])))
+}
+
+/// What it was sent, as far as the network lets it hear.
+fn udp_serve(address: &str) -> std::io::Result<String> {
+    let socket = UdpSocket::bind(address)?;
+    println!("serving on {}", socket.local_addr()?);
+    let mut heard = Vec::new();
+    loop {
+        let mut bytes = [0; 16];
+        let (length, from) = socket.recv_from(&mut bytes)?;
+        socket.send_to(&bytes[..length], from)?;
+        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        if text == "end" {
+            return Ok(heard.join(" "));
+        }
+        heard.push(text);
+    }
 }

@@ -1,21 +1,15 @@
 //! Where a pod's datagrams to services went, so that they keep going there and that what comes back is seen
 //! to come from the service.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddrV4;
 
 /// Services that one pod's datagrams are remembered for; beyond, all are forgotten.
 const SERVICES_MAX: usize = 256;
 
-/// Programs of the machine that one pod's datagrams may answer; beyond, the oldest is forgotten.
-const PEERS_MAX: usize = 1024;
-
 /// Endpoints by the address that was written to.
 #[derive(Default)]
 pub(crate) struct Flows {
-    /// Who wrote to the pod from an address that would else mean the pod itself, or nobody. The oldest first.
-    peers: VecDeque<SocketAddrV4>,
-    known: HashSet<SocketAddrV4>,
     endpoints: HashMap<SocketAddrV4, SocketAddrV4>,
     services: HashMap<SocketAddrV4, SocketAddrV4>,
 }
@@ -44,24 +38,6 @@ impl Flows {
         }
         self.endpoints.insert(asked, reached);
         self.services.insert(reached, asked);
-    }
-
-    /// Notes that somebody on the machine wrote from there, who may be answered.
-    pub(crate) fn heard(&mut self, peer: SocketAddrV4) {
-        if !self.known.insert(peer) {
-            return;
-        }
-        self.peers.push_back(peer);
-        if self.peers.len() > PEERS_MAX
-            && let Some(oldest) = self.peers.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-    }
-
-    /// Whether what goes there is an answer.
-    pub(crate) fn is_peer(&self, to: SocketAddrV4) -> bool {
-        self.known.contains(&to)
     }
 
     /// The service that `from` answers for; itself if none.
@@ -99,13 +75,6 @@ mod tests {
         for port in 1..2000 {
             flows.note(SocketAddrV4::new([127, 96, 0, 9].into(), port), at("127.128.0.5:53"));
             assert!(flows.endpoints.len() <= SERVICES_MAX);
-            flows.heard(SocketAddrV4::new([127, 0, 0, 1].into(), port));
-            assert!(flows.peers.len() <= PEERS_MAX && flows.known.len() == flows.peers.len());
-        }
-        // The oldest are forgotten, and who writes again is no other.
-        flows.heard(at("127.0.0.1:1999"));
-        for (peer, known) in [("127.0.0.1:975", false), ("127.0.0.1:976", true), ("127.0.0.1:1999", true)] {
-            assert_eq!(flows.is_peer(at(peer)), known, "{peer}");
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -32,7 +32,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::stream::Pause;
 use crate::clock::Clock;
-use crate::runtime::network::{ENDPOINTS_MAX, LookupError, Network, Protocol, Refusal};
+use crate::runtime::network::{ENDPOINTS_MAX, LookupError, Network, Protocol, Refusal, as_ipv4};
 
 /// Requests of one instance that are under way at a time.
 const REQUESTS_MAX: usize = 256;
@@ -210,9 +210,9 @@ async fn connect(network: &dyn Network, target: &Target) -> Result<TcpStream, Er
     };
     let mut error = Error::DestinationIpUnroutable;
     for address in found.into_iter().take(ADDRESSES_MAX) {
-        let IpAddr::V4(address) = address else { continue };
+        let Some(address) = as_ipv4(address) else { continue };
         let to = SocketAddrV4::new(address, target.port);
-        match network.route(Protocol::Tcp, to) {
+        match network.route(Protocol::Tcp, 0, to) {
             Ok(reached) => match connect_to_any(network, to, reached).await {
                 Ok(stream) => return Ok(stream),
                 Err(failed) => error = connect_error(failed),

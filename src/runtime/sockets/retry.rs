@@ -12,7 +12,7 @@ use wasmtime_wasi::p2::{SocketResult, TcpSocket};
 use wasmtime_wasi::sockets::WasiSocketsCtxView;
 
 use super::connect;
-use crate::runtime::network::{ENDPOINTS_MAX, Network};
+use crate::runtime::network::{ENDPOINTS_MAX, Network, as_ipv4};
 
 /// What one connection has tried.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ impl Attempt {
         to: SocketAddr,
         reached: SocketAddr,
     ) -> Option<Self> {
-        let (SocketAddr::V4(to), SocketAddr::V4(reached)) = (to, reached) else { return None };
+        let (Some(ip), SocketAddr::V4(reached)) = (as_ipv4(to.ip()), reached) else { return None };
+        let to = SocketAddrV4::new(ip, to.port());
         let is_bound = HostTcpSocket::local_address(sockets, Resource::new_borrow(this.rep())).is_ok();
         if to == reached || is_bound {
             return None;

@@ -2,6 +2,7 @@ use std::io::{Read, Write};
 
 use super::*;
 use crate::runtime::Exit;
+use crate::runtime::doors::{Door, Doors};
 use crate::runtime::network::fixture::Fixed;
 use crate::runtime::network::{ENDPOINTS_MAX, LookupError};
 use crate::runtime::wasm::tests::{real, run_with};
@@ -20,25 +21,43 @@ fn the_machines_own_addresses_mean_the_pods() {
         ("127.0.0.2:80", "127.0.0.2:80"),
         ("127.128.0.7:80", "127.128.0.7:80"),
         ("192.0.2.1:80", "192.0.2.1:80"),
-        ("[2001:db8::1]:80", "[2001:db8::1]:80"),
     ] {
-        assert_eq!(local(OWN, socket(asked)), socket(bound), "{asked}");
+        assert_eq!(local(OWN, asked.parse().unwrap()), bound.parse().unwrap(), "{asked}");
     }
 }
 
 #[test]
 fn the_network_says_who_is_reached() {
+    use ErrorCode::{AccessDenied, ConnectionRefused, InvalidArgument, RemoteUnreachable};
+    use IpAddressFamily::{Ipv4, Ipv6};
     let network: Arc<dyn Network> = Arc::new(Fixed(OWN));
-    for (asked, reached) in [
-        ("127.96.0.2:80", Ok("127.128.0.8:8080")),
-        ("127.96.0.3:80", Err(ErrorCode::ConnectionRefused)),
-        ("127.0.0.2:80", Err(ErrorCode::AccessDenied)),
-        ("192.0.2.1:80", Ok("192.0.2.1:80")),
-        ("[2001:db8::1]:80", Ok("[2001:db8::1]:80")),
+    for (family, asked, reached) in [
+        (Ipv4, "127.96.0.2:80", Ok("127.128.0.8:8080")),
+        (Ipv4, "127.96.0.3:80", Err(ConnectionRefused)),
+        (Ipv4, "127.0.0.2:80", Err(AccessDenied)),
+        (Ipv4, "192.0.2.1:80", Ok("192.0.2.1:80")),
+        (Ipv4, "[::1]:80", Err(InvalidArgument)),
+        (Ipv6, "[::1]:80", Ok("127.128.0.7:80")),
+        (Ipv6, "[::ffff:127.96.0.2]:80", Ok("127.128.0.8:8080")),
+        (Ipv6, "[::ffff:127.0.0.2]:80", Err(AccessDenied)),
+        (Ipv6, "[::ffff:192.0.2.1]:80", Ok("192.0.2.1:80")),
+        (Ipv6, "[2001:db8::1]:80", Err(RemoteUnreachable)),
+        // Once an address of IPv4 too, but no more (RFC 4291).
+        (Ipv6, "[::192.0.2.1]:80", Err(RemoteUnreachable)),
+        (Ipv6, "192.0.2.1:80", Err(InvalidArgument)),
     ] {
-        let answer = remote(Some(&network), Protocol::Tcp, socket(asked).into());
-        let answer = answer.map(SocketAddr::from).map_err(|error| *error.downcast_ref().unwrap());
-        assert_eq!(answer, reached.map(socket), "{asked}");
+        let answer = remote(Some(&network), family, Protocol::Tcp, 0, socket(asked).into());
+        assert_eq!(answer, reached.map(|text| text.parse().unwrap()), "{asked}");
+    }
+}
+
+#[test]
+fn addresses_are_told_as_of_the_sockets_family() {
+    use IpAddressFamily::{Ipv4, Ipv6};
+    for (family, address, told) in
+        [(Ipv4, "127.128.0.7:80", "127.128.0.7:80"), (Ipv6, "127.128.0.7:80", "[::ffff:127.128.0.7]:80")]
+    {
+        assert_eq!(SocketAddr::from(family::told(family, socket(address))), socket(told), "{address}");
     }
 }
 
@@ -78,7 +97,7 @@ impl Network for InOrder {
         Ipv4Addr::new(127, 255, 0, 21)
     }
 
-    fn route(&self, _: Protocol, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+    fn route(&self, _: Protocol, _: u16, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
         Ok(if to.ip().octets() == [127, 96, 0, 2] { self.0[0] } else { to })
     }
 
@@ -88,6 +107,10 @@ impl Network for InOrder {
 
     fn admits(&self, _: Protocol, _: u16, _: SocketAddr) -> bool {
         true
+    }
+
+    fn door(&self, port: u16) -> Door {
+        Doors::default().open(SocketAddrV4::new(self.address(), port))
     }
 
     async fn lookup(&self, _: &str) -> Result<Vec<IpAddr>, LookupError> {
@@ -130,7 +153,7 @@ fn where_nobody_is_at_an_endpoint_another_is_tried() {
     let reached = real().threads.block_on(crate::runtime::http::outgoing::connect_to_any(
         &*network,
         "127.96.0.2:80".parse().unwrap(),
-        network.route(Protocol::Tcp, "127.96.0.2:80".parse().unwrap()).unwrap(),
+        network.route(Protocol::Tcp, 0, "127.96.0.2:80".parse().unwrap()).unwrap(),
     ));
     let mut stream = reached.unwrap().into_std().unwrap();
     stream.set_nonblocking(false).unwrap();

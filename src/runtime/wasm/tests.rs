@@ -16,6 +16,7 @@ use crate::clock::virtual_runtime;
 use crate::guests::fixture;
 
 mod budgets;
+mod sockets;
 mod streams;
 
 /// No wait for an event may take longer, on the slowest machine.

@@ -311,7 +311,10 @@ fn handlers_ask_others() {
         ("http/127.0.0.2:80/", "DestinationIpProhibited"),
         ("http/127.96.0.3:80/", "ConnectionRefused"),
         ("http/nobody.example/", "NXDOMAIN"),
-        ("http/[::1]:80/", "DestinationIpUnroutable"),
+        // The pod itself, an address of IPv4, and one of IPv6.
+        ("http/[::1]:1/", "ConnectionRefused"),
+        ("http/[::ffff:127.0.0.2]:80/", "DestinationIpProhibited"),
+        ("http/[2001:db8::1]:80/", "DestinationIpUnroutable"),
     ] {
         let (status, why) = asking.text(&format!("/fetch/{url}"));
         assert!(status == 502 && why.contains(expected), "{url}: {why}");
