@@ -115,8 +115,11 @@ pub(crate) async fn start(start: Start) -> Result<Begun, StartFailure> {
         mounts.push(mount.clone());
     }
 
-    let network = (!pod_ip.is_unspecified())
-        .then(|| Arc::new(node.shared.networks.of_pod(&pod, pod_ip, node.config.ip)));
+    let network = (!pod_ip.is_unspecified()).then(|| {
+        let (api, about) = (node.api.clone(), client::reference(&*pod, None));
+        let tell = move |refused| api.record(&about, true, "EgressRefused", refused);
+        Arc::new(node.shared.networks.of_pod(&pod, pod_ip, node.config.ip, tell))
+    });
     if let Some(network) = network.as_ref().filter(|_| node.config.images.run_code()) {
         mounts.extend(name_files(network, &mounts));
     }

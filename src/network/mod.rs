@@ -2,7 +2,8 @@
 //!
 //! The host makes every connection that a guest asks for, so nothing has to be installed between them:
 //! [`PodNetwork`] says where each goes. [`pod_addresses`] hands out the pods' addresses; [`claim`] finds
-//! the part of loopback that is this cluster's; [`dns`] knows what names stand for.
+//! the part of loopback that is this cluster's; [`dns`] knows what names stand for; [`policy`] and [`egress`]
+//! say what may not be reached.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 
 use self::conversations::{Conversations, Speaker};
+use self::egress::{Egress, Tell};
 use self::services::Services;
 use self::services::flows::Flows;
 use crate::client::{Client, Recorder};
@@ -27,6 +29,7 @@ pub mod claim;
 mod conversations;
 mod dial;
 pub mod dns;
+mod egress;
 pub(crate) mod pod_addresses;
 mod policy;
 pub(crate) mod services;
@@ -106,10 +109,19 @@ impl Networks {
         self.0.addresses.take()
     }
 
-    /// The network of `pod` on a node with the address `host`.
-    pub(crate) fn of_pod(&self, pod: &Arc<Pod>, address: Ipv4Addr, host: Ipv4Addr) -> PodNetwork {
+    /// The network of `pod` on a node with the address `host`; `tell` is how the user hears of what a list of
+    /// hosts refuses.
+    pub(crate) fn of_pod(
+        &self,
+        pod: &Arc<Pod>,
+        address: Ipv4Addr,
+        host: Ipv4Addr,
+        tell: impl Fn(String) + Send + Sync + 'static,
+    ) -> PodNetwork {
+        let (shared, tell): (_, Tell) = (self.0.clone(), Box::new(tell));
+        let egress = shared.names.restricted().enter(pod, address, address != host, shared.clock, tell);
         let (flows, conversations) = (Mutex::default(), Mutex::default());
-        PodNetwork { shared: self.0.clone(), pod: pod.clone(), address, host, flows, conversations }
+        PodNetwork { shared, pod: pod.clone(), address, host, flows, conversations, egress }
     }
 }
 
@@ -120,6 +132,8 @@ pub(crate) struct PodNetwork {
     /// The services that it sends datagrams to.
     flows: Mutex<Flows>,
     conversations: Mutex<Conversations>,
+    /// If it has a list of hosts.
+    egress: Option<Arc<Egress>>,
     address: Ipv4Addr,
     /// Its node's.
     host: Ipv4Addr,
@@ -151,10 +165,22 @@ impl PodNetwork {
         }
     }
 
-    /// Whether policies let the pod connect there.
-    fn permits(&self, protocol: Protocol, to: SocketAddrV4) -> bool {
-        let policies = &self.shared.policies;
-        self.is_hosts() || policies.permit_egress(&self.pod, self.address, protocol, *to.ip(), to.port())
+    /// Whether policies, and the pod's list of hosts, let it connect to `reached`, which it calls `asked`.
+    fn permits(&self, protocol: Protocol, asked: SocketAddrV4, reached: SocketAddrV4) -> bool {
+        let (policies, ip, port) = (&self.shared.policies, *reached.ip(), reached.port());
+        (self.is_hosts() || policies.permit_egress(&self.pod, self.address, protocol, ip, port))
+            && self.is_listed(asked, reached)
+    }
+
+    fn is_listed(&self, asked: SocketAddrV4, reached: SocketAddrV4) -> bool {
+        let (Some(egress), plan) = (&self.egress, self.shared.plan) else { return true };
+        if *asked.ip() == plan.dns() {
+            // The server knows by their addresses whom it must not ask others for.
+            return !self.is_hosts();
+        }
+        // The API may be said to be anywhere.
+        let is_cluster = reached.ip().is_loopback() || *asked.ip() == plan.api();
+        is_cluster || egress.permits(reached)
     }
 
     /// Whether a datagram belongs to what was let through before.
@@ -198,7 +224,7 @@ impl Network for PodNetwork {
         if is_datagram && self.goes_on(port, reached, Speaker::Pod) {
             return Ok(reached);
         }
-        if !self.permits(protocol, reached) {
+        if !self.permits(protocol, to, reached) {
             return Err(Refusal::Denied);
         }
         if is_datagram {
@@ -248,13 +274,27 @@ impl Network for PodNetwork {
 
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
         let (settings, hosts) = (self.resolver(), self.hosts());
-        let found = self.shared.names.lookup(&settings, &hosts, self.address, name).await;
-        found.map_err(|error| match error {
-            dns::LookupError::NoSuchName => LookupError::Unknown,
-            dns::LookupError::NobodyAnswers(why) => {
-                tracing::debug!(name, %why, "a name could not be looked up");
-                LookupError::Temporary
+        let egress = self.egress.as_deref();
+        let may_ask = |name: &str| egress.is_none_or(|egress| egress.is_listed(name));
+        let found = self.shared.names.lookup(&settings, &hosts, self.address, name, &may_ask).await;
+        match found {
+            Ok(found) => {
+                if let Some(egress) = egress {
+                    egress.note(&found.name, &found.addresses);
+                }
+                Ok(found.addresses)
             }
-        })
+            Err(dns::LookupError::NoSuchName) => Err(LookupError::Unknown),
+            Err(dns::LookupError::Refused(name)) => {
+                if let Some(egress) = egress {
+                    egress.refuse_name(&name);
+                }
+                Err(LookupError::Refused)
+            }
+            Err(dns::LookupError::NobodyAnswers(why)) => {
+                tracing::debug!(name, %why, "a name could not be looked up");
+                Err(LookupError::Temporary)
+            }
+        }
     }
 }

@@ -1,5 +1,8 @@
 use std::future::Future;
+use std::sync::mpsc;
 
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::json;
 
@@ -13,13 +16,21 @@ fn networks(clock: Clock) -> Networks {
     Networks::new(AddressPlan::default(), clock, &Random::from_seed(1))
 }
 
-/// A pod of the namespace `a` with the label `app: x`.
-fn pod() -> Arc<Pod> {
-    let metadata = json!({"name": "p", "namespace": "a", "labels": {"app": "x"}});
-    Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}})).unwrap())
+/// A pod of the namespace `a` with the label `app: x`, and this list of hosts if any.
+fn pod(list: Option<&str>) -> Arc<Pod> {
+    let annotations = list.map(|list| json!({"coracle.dev/egress-hosts": list}));
+    let aliases = json!([
+        {"ip": "192.0.2.1", "hostnames": ["api.test", "other.test"]},
+        {"ip": "127.96.0.9", "hostnames": ["near.test"]},
+    ]);
+    let pod = json!({
+        "metadata": {"name": "p", "namespace": "a", "uid": "u", "labels": {"app": "x"}, "annotations": annotations},
+        "spec": {"containers": [], "hostAliases": aliases},
+    });
+    Arc::new(serde_json::from_value(pod).unwrap())
 }
 
-/// Runs in virtual time.
+/// Runs in virtual time, in which nobody outside is asked for a name.
 fn run<T>(test: impl Future<Output = T>) -> T {
     clock::virtual_runtime().unwrap().block_on(test)
 }
@@ -35,7 +46,7 @@ fn at(text: &str) -> SocketAddrV4 {
 #[test]
 fn a_pod_reaches_itself_and_nothing_of_the_machine() {
     let networks = networks(Clock::real());
-    let network = networks.of_pod(&Arc::default(), OWN, networks.plan().node(0));
+    let network = networks.of_pod(&Arc::default(), OWN, networks.plan().node(0), |_| {});
     for (asked, reached) in [
         ("127.0.0.1:80", Ok("127.128.0.7:80")),
         ("127.0.0.2:80", Err(Refusal::Denied)),
@@ -50,13 +61,116 @@ fn a_pod_reaches_itself_and_nothing_of_the_machine() {
     }
 }
 
+#[test]
+fn a_list_of_hosts_is_about_what_is_outside() {
+    run(async {
+        let networks = networks(virtual_clock());
+        networks.names().set(Vec::new(), Vec::new());
+        let (told, heard) = mpsc::channel();
+        let tell = move |text| told.send(text).unwrap();
+        let list = "api.test:443, known.test, 192.0.2.9";
+        let network = networks.of_pod(&pod(Some(list)), OWN, networks.plan().node(0), tell);
+        let route = |to: &str| network.route(Protocol::Tcp, 0, at(to)).is_ok();
+        let unknown = "192.0.2.1:443";
+        assert!(!route(unknown), "before it was looked up");
+        for (name, expected) in [
+            ("api.test", Ok(1)),
+            ("API.test.", Ok(1)),
+            // Another name of the same address, and one that only others could know.
+            ("other.test", Err(LookupError::Refused)),
+            ("evil.test", Err(LookupError::Refused)),
+            // Others would have been asked for this one.
+            ("known.test", Err(LookupError::Temporary)),
+            ("p", Ok(1)),
+            ("localhost", Ok(1)),
+            ("near.test", Ok(1)),
+            ("192.0.2.44", Ok(1)),
+            ("none.a.svc.cluster.local.", Err(LookupError::Unknown)),
+        ] {
+            let found = network.lookup(name).await.map(|found| found.len());
+            assert_eq!(found, expected, "{name}");
+        }
+        for (to, expected) in [
+            ("192.0.2.1:443", true),
+            ("192.0.2.1:80", false),
+            ("192.0.2.9:1", true),
+            ("192.0.2.44:443", false),
+            ("127.0.0.1:80", true),
+            ("127.64.0.1:80", true),
+            ("127.128.0.8:80", true),
+        ] {
+            assert_eq!(route(to), expected, "{to}");
+        }
+        // Services of nobody are refused for another reason than the list.
+        let api = SocketAddrV4::new(networks.plan().api(), 443);
+        assert_eq!(network.route(Protocol::Tcp, 0, api), Err(Refusal::NoEndpoint));
+        let heard: Vec<String> = heard.try_iter().collect();
+        let beginnings = [
+            "connection to 192.0.2.1:443 refused: ",
+            "lookup of \"other.test\" refused: ",
+            "lookup of \"evil.test\" refused: ",
+            "connection to 192.0.2.1:80 refused: ",
+            "connection to 192.0.2.44:443 refused: ",
+        ];
+        assert_eq!(heard.len(), beginnings.len(), "{heard:?}");
+        for (said, beginning) in heard.iter().zip(beginnings) {
+            assert!(said.starts_with(beginning), "{said}");
+        }
+    });
+}
+
+#[test]
+fn without_a_list_everything_outside_is_reached() {
+    run(async {
+        let networks = networks(virtual_clock());
+        networks.names().set(Vec::new(), Vec::new());
+        let network = networks.of_pod(&pod(None), OWN, networks.plan().node(0), |text| panic!("{text}"));
+        assert!(network.route(Protocol::Tcp, 0, at("192.0.2.1:443")).is_ok());
+        assert_eq!(network.lookup("other.test").await, Ok(vec![Ipv4Addr::new(192, 0, 2, 1).into()]));
+        assert_eq!(network.lookup("evil.test").await, Err(LookupError::Temporary));
+    });
+}
+
+/// The service of the cluster's name server, and where it is.
+fn name_server(ip: Ipv4Addr) -> (Service, EndpointSlice) {
+    let service = json!({
+        "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+        "spec": {"clusterIP": ip, "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]},
+    });
+    let slice = json!({
+        "metadata": {
+            "name": "s", "namespace": "kube-system", "labels": {"kubernetes.io/service-name": "kube-dns"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
+        "endpoints": [{"addresses": [ip]}],
+    });
+    (serde_json::from_value(service).unwrap(), serde_json::from_value(slice).unwrap())
+}
+
+#[test]
+fn the_name_server_may_not_be_asked_from_a_nodes_address() {
+    let networks = networks(Clock::real());
+    let (service, slice) = name_server(networks.plan().dns());
+    networks.services().set(vec![service], vec![slice]);
+    let (host, server) = (networks.plan().node(0), SocketAddrV4::new(networks.plan().dns(), 53));
+    for (address, list, expected) in [
+        (OWN, Some("a.test"), Ok(server)),
+        (host, None, Ok(server)),
+        (host, Some("a.test"), Err(Refusal::Denied)),
+    ] {
+        let network = networks.of_pod(&pod(list), address, host, |_| {});
+        assert_eq!(network.route(Protocol::Udp, 1, server), expected, "{address} {list:?}");
+    }
+}
+
 /// Isolated pods: what was let through goes on, in both directions, and nothing else is let in.
 #[test]
 fn datagrams_are_held_to_policies_but_for_answers() {
     run(async {
         let clock = virtual_clock();
         let networks = networks(clock);
-        let network = networks.of_pod(&pod(), OWN, networks.plan().node(0));
+        let network = networks.of_pod(&pod(None), OWN, networks.plan().node(0), |_| {});
         let (asked, stranger, listed) = (at("192.0.2.1:53"), at("192.0.2.2:53"), at("198.51.100.1:9"));
         let admits = |port, from: SocketAddrV4| network.admits(Protocol::Udp, port, from.into());
         assert!(admits(7, stranger), "without a policy");
@@ -96,9 +210,20 @@ fn datagrams_are_held_to_policies_but_for_answers() {
 }
 
 #[test]
+fn a_list_of_hosts_lets_answers_out() {
+    let networks = networks(Clock::real());
+    let network = networks.of_pod(&pod(Some("")), OWN, networks.plan().node(0), |_| {});
+    let client = at("192.0.2.1:4000");
+    assert_eq!(network.route(Protocol::Udp, 53, client), Err(Refusal::Denied));
+    assert!(network.admits(Protocol::Udp, 53, client.into()));
+    assert_eq!(network.route(Protocol::Udp, 53, client), Ok(client));
+    assert_eq!(network.route(Protocol::Tcp, 53, client), Err(Refusal::Denied));
+}
+
+#[test]
 fn who_asks_by_datagrams_from_the_machine_is_answered() {
     let networks = networks(Clock::real());
-    let network = networks.of_pod(&pod(), OWN, networks.plan().node(0));
+    let network = networks.of_pod(&pod(None), OWN, networks.plan().node(0), |_| {});
     let (client, other) = (at("127.0.0.1:4000"), at("127.0.0.1:4001"));
     let own = SocketAddrV4::new(OWN, 4000);
     assert_eq!(network.route(Protocol::Udp, 53, client), Ok(own));

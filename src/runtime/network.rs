@@ -35,6 +35,8 @@ pub enum LookupError {
     Temporary,
     /// It could not be found out, and will not be.
     Permanent,
+    /// It is not the guest's to know: `access-denied`.
+    Refused,
 }
 
 /// The IPv4 address that a guest means by `address`: pods have no IPv6, but programs that speak it speak of

@@ -16,6 +16,7 @@ mod cron_kubectl;
 mod datagrams;
 mod debug;
 mod drain;
+mod egress;
 mod exec;
 mod guest;
 mod http_failures;

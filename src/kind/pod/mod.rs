@@ -5,6 +5,7 @@
 
 mod containers;
 mod defaults;
+pub mod egress_hosts;
 mod env;
 mod ephemeral;
 mod handlers;

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use super::defaults::set_defaults;
 
 use super::containers::{self, Context};
-use super::{ephemeral, list, scheduling, security, text, totals, volumes};
+use super::{egress_hosts, ephemeral, list, scheduling, security, text, totals, volumes};
 use crate::kind::field::{self, Errors, Path};
 use crate::kind::resources;
 use crate::kind::validation::{self, choice, each, ip_address, qualified_name};
@@ -261,4 +261,5 @@ pub(super) fn validate_annotations(metadata: &ObjectMeta, spec: &PodSpec, path: 
             errors.invalid(&path.key(DELETION_COST), value, "must be a 32bit integer");
         }
     }
+    egress_hosts::validate(metadata, path, errors);
 }

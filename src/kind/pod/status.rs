@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 
-use super::{is_sidecar, list, text};
+use super::{egress_hosts, is_sidecar, list, text};
 use crate::kind::field::{self, Errors, Path};
 use crate::kind::validation::{IMMUTABLE, each, ip_address, qualified_name};
 
@@ -15,6 +15,7 @@ pub(super) fn validate_update(new: &Pod, old: &Pod, errors: &mut Errors) {
     let status = new.status.as_ref().unwrap_or(&no_status);
     let spec = old.spec.as_ref().unwrap_or(&no_spec);
     let path = Path::new("status");
+    egress_hosts::validate_update(new, old, errors);
 
     for (i, condition) in list(&status.conditions).iter().enumerate() {
         // Upstream says `metadata.conditions` and `Type`; clients look for neither.

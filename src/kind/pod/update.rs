@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::Value;
 
-use super::list;
+use super::{egress_hosts, list};
 use crate::kind::field::{Errors, Path};
 
 const FROZEN: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -28,6 +28,7 @@ pub(super) fn validate(new: &Pod, old: &Pod, errors: &mut Errors) {
         (_, None) => errors.forbidden(&path, "may not add mirror pod annotation"),
         (_, Some(_)) => errors.forbidden(&path, "may not remove or update mirror pod annotation"),
     }
+    egress_hosts::validate_update(new, old, errors);
     let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
     if new == old {
         return;

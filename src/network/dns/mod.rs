@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::client::{Client, Event, Select};
 use crate::clock::Clock;
+use crate::network::egress::Restricted;
 use crate::random::Random;
 use names::{Hosts, Settings};
 use upstream::Upstream;
@@ -37,9 +38,20 @@ const SYNC_MAX: Duration = Duration::from_secs(10);
 pub enum LookupError {
     #[error("there is no such name")]
     NoSuchName,
+    /// Only others could know it, and they may not be asked.
+    #[error("{0} may not be looked up")]
+    Refused(String),
     /// It may be found later.
     #[error("nobody could be asked: {0}")]
     NobodyAnswers(#[source] io::Error),
+}
+
+/// What a name stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    /// In full, and the last one where names stand for names outside the cluster.
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The names of one cluster.
@@ -53,6 +65,8 @@ pub struct Names {
     machine: RwLock<Settings>,
     upstream: Upstream,
     clock: Clock,
+    /// Whom others are not asked for all names.
+    restricted: Restricted,
 }
 
 impl Names {
@@ -66,6 +80,7 @@ impl Names {
             machine: RwLock::default(),
             upstream: Upstream::new(clock, random),
             clock,
+            restricted: Restricted::default(),
         };
         names.others();
         names
@@ -147,31 +162,51 @@ impl Names {
         ask(&self.zone.read().expect("no holder panics"))
     }
 
-    /// The answer of other servers, as bytes for whoever asked us.
-    pub(crate) async fn ask_others(&self, question: Question, transport: Transport) -> Vec<u8> {
+    /// The pods that have a list of hosts.
+    pub(crate) fn restricted(&self) -> &Restricted {
+        &self.restricted
+    }
+
+    /// The answer of other servers, as bytes for whoever asked us from the address `from`.
+    pub(crate) async fn ask_others(&self, question: Question, transport: Transport, from: IpAddr) -> Vec<u8> {
+        let egress = self.restricted.of(from);
+        if let Some(egress) = egress.as_ref().filter(|egress| !egress.is_listed(&question.name())) {
+            egress.refuse_name(&question.name());
+            return question.refuse();
+        }
         let others = match question.forward(self.upstream.id()) {
             Some(query) => self.upstream.ask(&self.others(), &query, transport).await.ok(),
             None => None,
         };
+        if let (Some(egress), Some(answer)) = (egress, &others) {
+            egress.note(&question.name(), &wire::addresses(answer).unwrap_or_default());
+        }
         question.reply(others)
     }
 
-    /// The addresses that a pod means by `name`, whose own address is `own`.
+    /// What a pod means by `name`, whose own address is `own`. Names that only others know are looked up if
+    /// `may_ask` says so; an alias of the pod's for an address outside the cluster is such a name too.
     ///
     /// # Errors
-    /// If there are none.
+    /// If it has no address.
     pub async fn lookup(
         &self,
         settings: &Settings,
         hosts: &Hosts,
         own: Ipv4Addr,
         name: &str,
-    ) -> Result<Vec<IpAddr>, LookupError> {
+        may_ask: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Found, LookupError> {
+        let bare = name.strip_suffix('.').unwrap_or(name);
+        let known = |addresses| Found { name: bare.to_owned(), addresses };
         if let Ok(address) = name.parse::<IpAddr>() {
-            return Ok(vec![address]);
+            return Ok(known(vec![address]));
         }
         if let Some(found) = hosts.find(name, own) {
-            return Ok(found);
+            if found.iter().all(IpAddr::is_loopback) || may_ask(bare) {
+                return Ok(known(found));
+            }
+            return Err(LookupError::Refused(bare.to_owned()));
         }
         let asks_us = settings.nameservers.first().is_some_and(|one| *one == IpAddr::V4(self.server));
         let others: Vec<IpAddr> =
@@ -181,28 +216,50 @@ impl Names {
             // Late answers beat wrong ones; whoever starts a pod has waited for the services already.
             self.clock.timeout(SYNC_MAX, synced).await.ok();
         }
-        let mut failed = None;
+        let mut refused: Option<String> = None;
         for candidate in settings.candidates(name) {
             let found = if asks_us {
-                self.candidate(&candidate).await
+                self.candidate(&candidate, may_ask).await
             } else {
-                self.upstream.addresses(&others, &candidate).await
+                self.outside(&others, candidate.clone(), may_ask).await
             };
             match found {
-                Ok(Some(addresses)) if !addresses.is_empty() => return Ok(addresses),
+                Ok(found) if !found.addresses.is_empty() => return Ok(found),
                 Ok(_) => {}
-                // As resolvers do: what cannot be known of one name ends the search.
-                Err(error) => {
-                    failed = Some(error);
-                    break;
+                // What was asked for says more than what was made of it; but of what is another name for
+                // it, it is known that it exists.
+                Err(LookupError::Refused(name)) if name != candidate => {
+                    return Err(LookupError::Refused(name));
                 }
+                Err(LookupError::Refused(name)) if refused.is_none() || name == bare => refused = Some(name),
+                Err(LookupError::NoSuchName | LookupError::Refused(_)) => {}
+                // As resolvers do: what cannot be known of one name ends the search.
+                Err(error @ LookupError::NobodyAnswers(_)) => return Err(error),
             }
         }
-        Err(failed.map_or(LookupError::NoSuchName, LookupError::NobodyAnswers))
+        Err(refused.map_or(LookupError::NoSuchName, LookupError::Refused))
     }
 
-    /// The addresses of one name as the cluster's server would tell them.
-    async fn candidate(&self, name: &str) -> io::Result<Option<Vec<IpAddr>>> {
+    /// One name as `servers` know it.
+    async fn outside(
+        &self,
+        servers: &[IpAddr],
+        name: String,
+        may_ask: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Found, LookupError> {
+        if !may_ask(&name) {
+            return Err(LookupError::Refused(name));
+        }
+        let addresses = self.upstream.addresses(servers, &name).await.map_err(LookupError::NobodyAnswers)?;
+        Ok(Found { name, addresses: addresses.unwrap_or_default() })
+    }
+
+    /// One name as the cluster's server would tell it.
+    async fn candidate(
+        &self,
+        name: &str,
+        may_ask: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Found, LookupError> {
         let outside = match self.with_zone(|zone| zone.answer(name, Type::A)) {
             Some(answer) => match answer.outside {
                 Some(outside) => outside,
@@ -216,12 +273,13 @@ impl Names {
                         | Data::Ns(_)
                         | Data::Soa { .. } => None,
                     };
-                    return Ok(Some(answer.records.into_iter().filter_map(address).collect()));
+                    let addresses = answer.records.into_iter().filter_map(address).collect();
+                    return Ok(Found { name: name.to_owned(), addresses });
                 }
             },
             None => name.to_owned(),
         };
-        self.upstream.addresses(&self.others(), &outside).await
+        self.outside(&self.others(), outside, may_ask).await
     }
 
     #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The cluster's name server, for everybody who is not a guest: guests ask in process.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, names: Arc<Names>, clock: Clock
                 let (socket, names) = (Arc::clone(&socket), Arc::clone(&names));
                 tasks.spawn(async move {
                     let _place = place;
-                    let answer = names.ask_others(*question, Transport::Udp).await;
+                    let answer = names.ask_others(*question, Transport::Udp, from.ip()).await;
                     send(&socket, &answer, from).await;
                 });
             }
@@ -117,11 +117,11 @@ async fn serve_connections(listener: TcpListener, names: Arc<Names>, clock: Cloc
         while tasks.try_join_next().is_some() {}
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((connection, _)) => {
+            Ok((connection, from)) => {
                 let names = Arc::clone(&names);
                 tasks.spawn(async move {
                     let _place = place;
-                    if let Err(error) = serve_connection(connection, &names, clock).await {
+                    if let Err(error) = serve_connection(connection, from.ip(), &names, clock).await {
                         debug!(%error, "a connection for names ended");
                     }
                 });
@@ -135,7 +135,12 @@ async fn serve_connections(listener: TcpListener, names: Arc<Names>, clock: Cloc
 }
 
 /// One question after the other.
-async fn serve_connection(mut connection: TcpStream, names: &Names, clock: Clock) -> io::Result<()> {
+async fn serve_connection(
+    mut connection: TcpStream,
+    from: IpAddr,
+    names: &Names,
+    clock: Clock,
+) -> io::Result<()> {
     let silent = |_| io::Error::from(io::ErrorKind::TimedOut);
     loop {
         let read = async {
@@ -151,7 +156,7 @@ async fn serve_connection(mut connection: TcpStream, names: &Names, clock: Clock
         let answer = match names.with_zone(|zone| reply(zone, &bytes, Transport::Tcp)) {
             Reply::Nothing => return Ok(()),
             Reply::Answer(answer) => answer,
-            Reply::Others(question) => names.ask_others(*question, Transport::Tcp).await,
+            Reply::Others(question) => names.ask_others(*question, Transport::Tcp, from).await,
         };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let framed = [&length.to_be_bytes()[..], &answer].concat();

@@ -39,11 +39,12 @@ fn pods_look_around_themselves_first() {
         let pod = serde_json::from_value(pod).unwrap();
         let lookup = async {
             let (settings, hosts) = (names.settings(&pod), Hosts::of_pod(&pod));
-            names.lookup(&settings, &hosts, Ipv4Addr::new(127, 128, 0, 1), name).await
+            names.lookup(&settings, &hosts, Ipv4Addr::new(127, 128, 0, 1), name, &|_| true).await
         };
         match clock::virtual_runtime().unwrap().block_on(lookup) {
-            Ok(found) => found.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
+            Ok(found) => found.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
             Err(LookupError::NoSuchName) => "no such name".to_owned(),
+            Err(LookupError::Refused(_)) => "refused".to_owned(),
             Err(LookupError::NobodyAnswers(_)) => "nobody answers".to_owned(),
         }
     };
@@ -81,4 +82,50 @@ fn pods_look_around_themselves_first() {
     ] {
         assert_eq!(found(spec.clone(), name), expected, "{name} {spec}");
     }
+}
+
+/// Nobody outside answers in virtual time, so whoever is told so was asked.
+#[test]
+fn only_what_may_be_asked_is_asked() {
+    let names = names();
+    let pod = json!({
+        "metadata": {"name": "pod", "namespace": "a"},
+        "spec": {"containers": [], "hostAliases": [
+            {"ip": "192.0.2.1", "hostnames": ["alias.test", "other.test"]},
+            {"ip": "127.96.0.77", "hostnames": ["near.test"]},
+        ]},
+    });
+    let pod = serde_json::from_value(pod).unwrap();
+    let (settings, hosts) = (names.settings(&pod), Hosts::of_pod(&pod));
+    let may_ask =
+        |name: &str| matches!(name, "listed.test" | "alias.test" | "short" | "db.a.svc.cluster.local");
+    let found = |name: &str, may_ask: &(dyn Fn(&str) -> bool + Sync)| {
+        let lookup = names.lookup(&settings, &hosts, Ipv4Addr::new(127, 128, 0, 1), name, may_ask);
+        match clock::virtual_runtime().unwrap().block_on(lookup) {
+            Ok(Found { name, addresses }) => format!("{name} {}", addresses[0]),
+            Err(LookupError::NobodyAnswers(_)) => "nobody answers".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    for (name, expected) in [
+        ("listed.test", "nobody answers"),
+        ("listed.test.", "nobody answers"),
+        ("short", "nobody answers"),
+        ("evil.test", "evil.test may not be looked up"),
+        ("evil.test.", "evil.test may not be looked up"),
+        ("evil", "evil may not be looked up"),
+        ("alias.test", "alias.test 192.0.2.1"),
+        ("alias.test.", "alias.test 192.0.2.1"),
+        ("other.test", "other.test may not be looked up"),
+        ("near.test", "near.test 127.96.0.77"),
+        ("db", "db.a.svc.cluster.local 127.96.0.11"),
+        ("alias", "alias.a.svc.cluster.local 127.96.0.12"),
+        // A name for a name outside.
+        ("far", "example.com may not be looked up"),
+        ("none.a.svc.cluster.local.", "there is no such name"),
+        ("192.0.2.9", "192.0.2.9 192.0.2.9"),
+    ] {
+        assert_eq!(found(name, &may_ask), expected, "{name}");
+    }
+    assert_eq!(found("far", &|name| name == "example.com"), "nobody answers");
 }

@@ -100,6 +100,18 @@ impl Question {
         query(self.name.clone(), self.kind, id, self.transport)
     }
 
+    /// What others would be asked about.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.name.to_ascii()
+    }
+
+    /// The reply to whoever may not have others asked.
+    #[must_use]
+    pub fn refuse(self) -> Vec<u8> {
+        finished(respond(&self.asked, ResponseCode::Refused), &self.asked, self.transport)
+    }
+
     /// The reply to whoever asked, from what others answered; nothing of them is a failure of the server.
     #[must_use]
     pub fn reply(self, others: Option<Message>) -> Vec<u8> {

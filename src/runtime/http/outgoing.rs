@@ -257,6 +257,7 @@ fn lookup_error(error: LookupError) -> Error {
         LookupError::Unknown => "NXDOMAIN",
         LookupError::Temporary => return Error::DnsTimeout,
         LookupError::Permanent => "SERVFAIL",
+        LookupError::Refused => return Error::HttpRequestDenied,
     };
     Error::DnsError { rcode: Some(rcode.to_owned()), info_code: None }
 }

@@ -41,6 +41,7 @@ impl Lookup {
                 Err(LookupError::Unknown) => Err(ErrorCode::NameUnresolvable),
                 Err(LookupError::Temporary) => Err(ErrorCode::TemporaryResolverFailure),
                 Err(LookupError::Permanent) => Err(ErrorCode::PermanentResolverFailure),
+                Err(LookupError::Refused) => Err(ErrorCode::AccessDenied),
             }
         });
         let mut lookup = Self { asking: Some(asking), found: Err(ErrorCode::WouldBlock) };

@@ -86,6 +86,16 @@ fn policies_are_known() {
             "metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: \"+1\": must be a 32bit integer",
         ],
     );
+    check_validation(
+        &KIND,
+        BASE,
+        "{metadata: {annotations: {coracle.dev/egress-hosts: 'a.example.com:443, *, b:0'}}}",
+        &[
+            "metadata.annotations[coracle.dev/egress-hosts]: Invalid value: \"*\": must be a host: a pod without the annotation may reach all of them",
+            "metadata.annotations[coracle.dev/egress-hosts]: Invalid value: \"b:0\": must end in a port from 1 to 65535 after the colon",
+        ],
+    );
+    check_validation(&KIND, BASE, "{metadata: {annotations: {coracle.dev/egress-hosts: ''}}}", &[]);
 }
 
 #[test]

@@ -42,6 +42,18 @@ fn some_fields_may_change() {
     );
 }
 
+#[test]
+fn the_hosts_that_it_may_reach_stay() {
+    let refused = [
+        "metadata.annotations[coracle.dev/egress-hosts]: Forbidden: may not be added, changed or removed: containers are started with it; make the pod anew",
+    ];
+    let listed = "{metadata: {annotations: {coracle.dev/egress-hosts: a.test}}}";
+    check(listed, &refused);
+    check_from(listed, "{metadata: {annotations: {coracle.dev/egress-hosts: null}}}", &refused);
+    check_from(listed, "{metadata: {annotations: {coracle.dev/egress-hosts: 'a.test, b.test'}}}", &refused);
+    check_from(listed, "{metadata: {annotations: {other: x}}}", &[]);
+}
+
 /// The exact beginning of BEHAVIOURS 9.2, then where the specs differ.
 #[test]
 fn the_rest_is_frozen() {

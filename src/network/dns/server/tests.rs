@@ -6,6 +6,11 @@ use super::*;
 use crate::random::Random;
 
 async fn server() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+    let (address, stop, task, _) = server_of().await;
+    (address, stop, task)
+}
+
+async fn server_of() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>, Arc<Names>) {
     let clock = Clock::real();
     let names = Names::new(Ipv4Addr::new(127, 96, 0, 10), clock, Random::from_seed(1));
     let slice = json!({
@@ -18,10 +23,11 @@ async fn server() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>
         vec![Arc::new(serde_json::from_value(service).unwrap())],
         vec![Arc::new(serde_json::from_value(slice).unwrap())],
     );
-    let server = Server::bind_at("127.0.0.1:0".parse().unwrap(), Arc::new(names), clock).await.unwrap();
+    let names = Arc::new(names);
+    let server = Server::bind_at("127.0.0.1:0".parse().unwrap(), names.clone(), clock).await.unwrap();
     let (address, stop) = (server.address().unwrap(), CancellationToken::new());
     let task = tokio::spawn(server.run(stop.clone()));
-    (address, stop, task)
+    (address, stop, task, names)
 }
 
 fn asked(name: &str, id: u16) -> Vec<u8> {
@@ -31,7 +37,11 @@ fn asked(name: &str, id: u16) -> Vec<u8> {
 }
 
 async fn ask_udp(address: SocketAddr, question: &[u8]) -> Message {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    ask_from("127.0.0.1:0", address, question).await
+}
+
+async fn ask_from(from: &str, address: SocketAddr, question: &[u8]) -> Message {
+    let socket = UdpSocket::bind(from).await.unwrap();
     socket.send_to(question, address).await.unwrap();
     let mut bytes = [0; 4096];
     let received = Clock::real().timeout(Duration::from_secs(10), socket.recv(&mut bytes)).await;
@@ -73,6 +83,30 @@ async fn nobody_else_is_asked_unless_wished() {
     let (address, stop, task) = server().await;
     let answer = ask_udp(address, &asked("example.com.", 11)).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_with_a_list_of_hosts_has_nobody_else_asked_for_others() {
+    let (address, stop, task, names) = server_of().await;
+    let (told, heard) = std::sync::mpsc::channel();
+    let mut pod = k8s_openapi::api::core::v1::Pod::default();
+    pod.metadata.annotations = Some([("coracle.dev/egress-hosts".to_owned(), String::new())].into());
+    let tell = Box::new(move |text| told.send(text).unwrap());
+    let own = Ipv4Addr::new(127, 255, 0, 21);
+    let egress = names.restricted().enter(&pod, own, true, Clock::real(), tell).unwrap();
+    let mut question = Message::from_vec(&asked("carried.out.test.", 12)).unwrap();
+    question.metadata.recursion_desired = true;
+    let question = question.to_vec().unwrap();
+    let answer = ask_from("127.255.0.21:0", address, &question).await;
+    assert_eq!((answer.metadata.id, answer.metadata.response_code), (12, ResponseCode::Refused));
+    let heard = heard.try_recv().unwrap();
+    assert!(heard.starts_with("lookup of \"carried.out.test\" refused: "), "{heard}");
+    // The cluster's own are told to everybody.
+    let answer = ask_from("127.255.0.21:0", address, &asked("pods.n.svc.cluster.local.", 13)).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    drop(egress);
     stop.cancel();
     task.await.unwrap();
 }
