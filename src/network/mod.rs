@@ -9,13 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use self::conversations::{Conversations, Speaker};
 use self::egress::{Egress, Tell};
 use self::services::Services;
 use self::services::flows::Flows;
-use crate::client::{Client, Recorder};
+use crate::client::{Client, Recorder, Select};
 use crate::clock::Clock;
 use crate::kind::address_plan::{AddressPlan, is_machines, is_node, is_pod};
 use crate::random::Random;
@@ -71,8 +72,33 @@ impl Networks {
 
     /// Follows the API, so that names, services and policies are known, until it shuts down.
     pub(crate) async fn follow(&self, client: &Client) {
-        let Shared { names, policies, services, .. } = &*self.0;
-        tokio::join!(names.follow(client), policies.follow(client), services.follow(client));
+        tokio::join!(self.0.policies.follow(client), self.follow_services(client));
+    }
+
+    async fn follow_services(&self, client: &Client) {
+        let Shared { names, services: table, .. } = &*self.0;
+        let mut services = client.watch::<Service>(Select::default());
+        let mut slices = client.watch::<EndpointSlice>(Select::default());
+        let mut nodes = client.watch::<Node>(Select::default());
+        loop {
+            tokio::select! {
+                batch = nodes.next_batch() => {
+                    let Some(batch) = batch else { return };
+                    table.saw_nodes(&batch);
+                }
+                batch = services.next_batch() => {
+                    let Some(batch) = batch else { return };
+                    // Whoever has found a name reaches what it stands for.
+                    table.saw_services(&batch);
+                    names.saw_services(&batch);
+                }
+                batch = slices.next_batch() => {
+                    let Some(batch) = batch else { return };
+                    table.saw_slices(&batch);
+                    names.saw_slices(&batch);
+                }
+            }
+        }
     }
 
     /// The cluster's names.

@@ -1,5 +1,5 @@
-//! Services: where their addresses lead, and what containers are told of them. One watch of Services,
-//! EndpointSlices and Nodes for the process.
+//! Services: where their addresses lead, and what containers are told of them. Names share the watch of
+//! Services and EndpointSlices.
 //!
 //! A pod's connection to a service goes straight to an endpoint: the host that makes it asks
 //! [`Services::route`] first. Whoever else is on the machine is let in by [`listeners`].
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use self::affinity::Affinity;
 use self::table::{Caller, Front, Name, Port, Table, pick};
 use self::wanted::{HostPorts, Target};
-use crate::client::{self, Client, Select};
+use crate::client::Event;
 use crate::clock::Clock;
 use crate::kind::Typed;
 use crate::kind::address_plan::{AddressPlan, is_node};
@@ -74,29 +74,6 @@ impl Services {
         Self(Arc::new(Inner { plan, clock, random, state: Mutex::default(), version }))
     }
 
-    /// Follows the API until it shuts down.
-    pub(crate) async fn follow(&self, client: &Client) {
-        let mut services = client.watch::<Service>(Select::default());
-        let mut slices = client.watch::<EndpointSlice>(Select::default());
-        let mut nodes = client.watch::<Node>(Select::default());
-        loop {
-            tokio::select! {
-                batch = nodes.next_batch() => match batch {
-                    Some(batch) => self.saw_nodes(batch),
-                    None => return,
-                },
-                batch = services.next_batch() => match batch {
-                    Some(batch) => self.saw_services(batch),
-                    None => return,
-                },
-                batch = slices.next_batch() => match batch {
-                    Some(batch) => self.saw_slices(batch),
-                    None => return,
-                },
-            }
-        }
-    }
-
     /// Returns once the services that there are have been seen.
     pub(crate) async fn synced(&self) {
         // The sender lives as long as `self`.
@@ -110,67 +87,67 @@ impl Services {
         self.0.version.subscribe()
     }
 
-    fn saw_services(&self, batch: Vec<client::Event<Service>>) {
+    pub(super) fn saw_services(&self, batch: &[Event<Service>]) {
         let mut state = self.lock();
         state.made.clear();
         let mut touched = BTreeSet::new();
         for event in batch {
             match event {
-                client::Event::Restarted(all) => {
+                Event::Restarted(all) => {
                     touched.extend(std::mem::take(&mut state.services).into_keys());
                     touched.extend(all.iter().map(|service| key(&**service)));
-                    state.services = all.into_iter().map(|service| (key(&*service), service)).collect();
+                    state.services = all.iter().map(|service| (key(&**service), service.clone())).collect();
                     state.knows_services = true;
                 }
-                client::Event::Applied(service) => {
-                    touched.insert(key(&*service));
-                    state.services.insert(key(&*service), service);
+                Event::Applied(service) => {
+                    touched.insert(key(&**service));
+                    state.services.insert(key(&**service), service.clone());
                 }
-                client::Event::Deleted(service) => {
-                    touched.insert(key(&*service));
-                    state.services.remove(&key(&*service));
+                Event::Deleted(service) => {
+                    touched.insert(key(&**service));
+                    state.services.remove(&key(&**service));
                 }
             }
         }
         self.refresh(&mut state, &touched);
     }
 
-    fn saw_slices(&self, batch: Vec<client::Event<EndpointSlice>>) {
+    pub(super) fn saw_slices(&self, batch: &[Event<EndpointSlice>]) {
         let mut state = self.lock();
         let mut touched = BTreeSet::new();
         for event in batch {
             match event {
-                client::Event::Restarted(all) => {
+                Event::Restarted(all) => {
                     state.of_slices.clear();
                     touched.extend(std::mem::take(&mut state.slices).into_keys());
                     for slice in all {
-                        touched.extend(state.put(slice));
+                        touched.extend(state.put(slice.clone()));
                     }
                     state.knows_slices = true;
                 }
-                client::Event::Applied(slice) => {
+                Event::Applied(slice) => {
                     // Its label may have changed.
-                    touched.extend(state.take(&slice));
-                    touched.extend(state.put(slice));
+                    touched.extend(state.take(slice));
+                    touched.extend(state.put(slice.clone()));
                 }
-                client::Event::Deleted(slice) => touched.extend(state.take(&slice)),
+                Event::Deleted(slice) => touched.extend(state.take(slice)),
             }
         }
         self.refresh(&mut state, &touched);
     }
 
-    fn saw_nodes(&self, batch: Vec<client::Event<Node>>) {
+    pub(super) fn saw_nodes(&self, batch: &[Event<Node>]) {
         let mut state = self.lock();
         let known = state.nodes.get_or_insert_default();
         let mut is_changed = false;
         for event in batch {
             match event {
-                client::Event::Restarted(all) => {
+                Event::Restarted(all) => {
                     *known = all.iter().map(|node| key(&**node).1).collect();
                     is_changed = true;
                 }
-                client::Event::Applied(node) => is_changed |= known.insert(key(&*node).1),
-                client::Event::Deleted(node) => is_changed |= known.remove(&key(&*node).1),
+                Event::Applied(node) => is_changed |= known.insert(key(&**node).1),
+                Event::Deleted(node) => is_changed |= known.remove(&key(&**node).1),
             }
         }
         // Only what pods have of nodes depends on them.
@@ -355,8 +332,8 @@ impl Services {
     #[cfg(test)]
     pub(crate) fn set(&self, services: Vec<Service>, slices: Vec<EndpointSlice>) {
         let all = |services: Vec<Service>| services.into_iter().map(Arc::new).collect();
-        self.saw_services(vec![client::Event::Restarted(all(services))]);
-        self.saw_slices(vec![client::Event::Restarted(slices.into_iter().map(Arc::new).collect())]);
+        self.saw_services(&[Event::Restarted(all(services))]);
+        self.saw_slices(&[Event::Restarted(slices.into_iter().map(Arc::new).collect())]);
     }
 }
 
@@ -441,7 +418,8 @@ fn service_of(slice: &EndpointSlice) -> Option<Name> {
     Some((key(slice).0, service.clone()))
 }
 
-fn key<K: Typed>(object: &K) -> Name {
+/// Namespace and name.
+pub(super) fn key<K: Typed>(object: &K) -> Name {
     let text = |part: &Option<String>| part.clone().unwrap_or_default();
     let meta = crate::kind::Object::metadata(object);
     (text(&meta.namespace), text(&meta.name))

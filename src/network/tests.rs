@@ -1,8 +1,6 @@
 use std::future::Future;
 use std::sync::mpsc;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::json;
 

@@ -19,9 +19,10 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 
-use crate::client::{Client, Event, Select};
+use crate::client::Event;
 use crate::clock::Clock;
 use crate::network::egress::Restricted;
+use crate::network::services::key;
 use crate::random::Random;
 use names::{Hosts, Settings};
 use upstream::Upstream;
@@ -106,55 +107,42 @@ impl Names {
         Settings::of_pod(pod, self.server, &self.machine.read().expect("no holder panics"))
     }
 
-    /// Follows the API until it shuts down.
-    pub async fn follow(&self, client: &Client) {
-        tokio::join!(self.follow_services(client), self.follow_slices(client));
-    }
-
-    async fn follow_services(&self, client: &Client) {
-        let mut watcher = client.watch::<Service>(Select::default());
-        while let Some(events) = watcher.next_batch().await {
-            let mut zone = self.zone.write().expect("no holder panics");
-            for event in events {
-                match event {
-                    Event::Restarted(services) => {
-                        zone.clear_services();
-                        services.into_iter().for_each(|service| zone.set_service(service));
-                    }
-                    Event::Applied(service) => zone.set_service(service),
-                    Event::Deleted(service) => {
-                        let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
-                        let text = |part: &Option<String>| part.clone().unwrap_or_default();
-                        zone.remove_service(&text(namespace), &text(name));
-                    }
+    pub(crate) fn saw_services(&self, batch: &[Event<Service>]) {
+        let mut zone = self.zone.write().expect("no holder panics");
+        for event in batch {
+            match event {
+                Event::Restarted(services) => {
+                    zone.clear_services();
+                    services.iter().for_each(|service| zone.set_service(service.clone()));
+                }
+                Event::Applied(service) => zone.set_service(service.clone()),
+                Event::Deleted(service) => {
+                    let (namespace, name) = key(&**service);
+                    zone.remove_service(&namespace, &name);
                 }
             }
-            drop(zone);
-            self.synced.send_modify(|(services, _)| *services = true);
         }
+        drop(zone);
+        self.synced.send_modify(|(services, _)| *services = true);
     }
 
-    async fn follow_slices(&self, client: &Client) {
-        let mut watcher = client.watch::<EndpointSlice>(Select::default());
-        while let Some(events) = watcher.next_batch().await {
-            let mut zone = self.zone.write().expect("no holder panics");
-            for event in events {
-                match event {
-                    Event::Restarted(slices) => {
-                        zone.clear_slices();
-                        slices.into_iter().for_each(|slice| zone.set_slice(slice));
-                    }
-                    Event::Applied(slice) => zone.set_slice(slice),
-                    Event::Deleted(slice) => {
-                        let (namespace, name) = (&slice.metadata.namespace, &slice.metadata.name);
-                        let text = |part: &Option<String>| part.clone().unwrap_or_default();
-                        zone.remove_slice(&text(namespace), &text(name));
-                    }
+    pub(crate) fn saw_slices(&self, batch: &[Event<EndpointSlice>]) {
+        let mut zone = self.zone.write().expect("no holder panics");
+        for event in batch {
+            match event {
+                Event::Restarted(slices) => {
+                    zone.clear_slices();
+                    slices.iter().for_each(|slice| zone.set_slice(slice.clone()));
+                }
+                Event::Applied(slice) => zone.set_slice(slice.clone()),
+                Event::Deleted(slice) => {
+                    let (namespace, name) = key(&**slice);
+                    zone.remove_slice(&namespace, &name);
                 }
             }
-            drop(zone);
-            self.synced.send_modify(|(_, slices)| *slices = true);
         }
+        drop(zone);
+        self.synced.send_modify(|(_, slices)| *slices = true);
     }
 
     /// What the zone says.
@@ -288,11 +276,8 @@ impl Names {
         services: Vec<std::sync::Arc<Service>>,
         slices: Vec<std::sync::Arc<EndpointSlice>>,
     ) {
-        let mut zone = self.zone.write().unwrap();
-        services.into_iter().for_each(|service| zone.set_service(service));
-        slices.into_iter().for_each(|slice| zone.set_slice(slice));
-        drop(zone);
-        self.synced.send_replace((true, true));
+        self.saw_services(&[Event::Restarted(services)]);
+        self.saw_slices(&[Event::Restarted(slices)]);
     }
 }
 

@@ -64,7 +64,7 @@ fn datagrams_stay_with_an_endpoint_that_is_one() {
         let services = services(udp, &[]);
         let mut two = slice("s", &["127.128.0.5", "127.128.0.6"]);
         two.ports.as_mut().unwrap()[0].protocol = Some("UDP".into());
-        services.saw_slices(vec![client::Event::Applied(Arc::new(two))]);
+        services.saw_slices(&[Event::Applied(Arc::new(two))]);
         let ask = |last: Option<&str>| {
             let (from, last) = (FROM.parse().unwrap(), last.map(|last| last.parse().unwrap()));
             let to = "127.96.0.9:53".parse().unwrap();
@@ -114,7 +114,7 @@ fn clients_stay_with_their_endpoint() {
         // An endpoint that is gone is nobody's.
         let last = ask(FROM);
         let left: Vec<&str> = all.iter().copied().filter(|ip| !last.starts_with(&format!("{ip}:"))).collect();
-        services.saw_slices(vec![client::Event::Applied(Arc::new(slice("s", &left)))]);
+        services.saw_slices(&[Event::Applied(Arc::new(slice("s", &left)))]);
         assert_ne!(ask(FROM), last);
     });
 }
@@ -126,21 +126,21 @@ fn the_table_follows_and_tells() {
         services.synced().await;
         let mut changes = services.changes();
         changes.mark_unchanged();
-        services.saw_slices(vec![client::Event::Applied(Arc::new(slice("s", &["127.128.0.5"])))]);
+        services.saw_slices(&[Event::Applied(Arc::new(slice("s", &["127.128.0.5"])))]);
         assert!(!changes.has_changed().unwrap(), "nothing changed");
-        services.saw_slices(vec![client::Event::Applied(Arc::new(slice("s", &["127.128.0.6"])))]);
+        services.saw_slices(&[Event::Applied(Arc::new(slice("s", &["127.128.0.6"])))]);
         assert!(changes.has_changed().unwrap());
         assert_eq!(route(&services, FROM, "127.96.0.9:80"), Ok("127.128.0.6:8080".into()));
         // A slice that becomes another service's.
         let mut other = slice("s", &["127.128.0.6"]);
         other.metadata.labels.as_mut().unwrap().insert(SERVICE_NAME.into(), "other".into());
-        services.saw_slices(vec![client::Event::Applied(Arc::new(other.clone()))]);
+        services.saw_slices(&[Event::Applied(Arc::new(other.clone()))]);
         assert_eq!(route(&services, FROM, "127.96.0.9:80"), Err(Refusal::NoEndpoint));
         assert_eq!(services.slices("n", "other").len(), 1);
-        services.saw_slices(vec![client::Event::Deleted(Arc::new(other))]);
+        services.saw_slices(&[Event::Deleted(Arc::new(other))]);
         assert_eq!(services.slices("n", "other").len(), 0);
         let service = services.service("n", "web").unwrap();
-        services.saw_services(vec![client::Event::Deleted(service)]);
+        services.saw_services(&[Event::Deleted(service)]);
         assert!(services.service("n", "web").is_none());
         assert_eq!(route(&services, FROM, "127.96.0.9:80"), Err(Refusal::NoEndpoint));
         assert_eq!(route(&services, FROM, "127.64.0.1:30080"), Ok("127.64.0.1:30080".into()));
