@@ -267,7 +267,7 @@ impl Network for PodNetwork {
         let node = self.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let services = &self.shared.services;
         let found = services.another(self.address.into(), node, Protocol::Tcp, to, tried);
-        found.filter(|reached| self.permits(Protocol::Tcp, *reached))
+        found.filter(|reached| self.permits(Protocol::Tcp, to, *reached))
     }
 
     fn origin(&self, from: SocketAddrV4) -> SocketAddrV4 {

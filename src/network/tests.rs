@@ -129,27 +129,54 @@ fn without_a_list_everything_outside_is_reached() {
     });
 }
 
-/// The service of the cluster's name server, and where it is.
-fn name_server(ip: Ipv4Addr) -> (Service, EndpointSlice) {
+/// A service at an address, and the one endpoint that it has.
+fn service(name: &str, ip: Ipv4Addr, protocol: &str, port: u16, endpoint: &str) -> (Service, EndpointSlice) {
     let service = json!({
-        "metadata": {"name": "kube-dns", "namespace": "kube-system"},
-        "spec": {"clusterIP": ip, "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]},
+        "metadata": {"name": name, "namespace": "n"},
+        "spec": {"clusterIP": ip, "ports": [{"name": "p", "port": port, "protocol": protocol}]},
     });
+    let labels = json!({"kubernetes.io/service-name": name});
     let slice = json!({
-        "metadata": {
-            "name": "s", "namespace": "kube-system", "labels": {"kubernetes.io/service-name": "kube-dns"},
-        },
+        "metadata": {"name": format!("{name}-1"), "namespace": "n", "labels": labels},
         "addressType": "IPv4",
-        "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
-        "endpoints": [{"addresses": [ip]}],
+        "ports": [{"name": "p", "port": port, "protocol": protocol}],
+        "endpoints": [{"addresses": [endpoint]}],
     });
     (serde_json::from_value(service).unwrap(), serde_json::from_value(slice).unwrap())
 }
 
 #[test]
+fn a_service_that_leads_out_of_the_cluster_is_outside() {
+    let networks = networks(Clock::real());
+    let (api, far) = (networks.plan().api(), Ipv4Addr::new(127, 96, 0, 50));
+    // The API may be served at whatever address somebody chose for it.
+    let (services, slices) = [
+        service("api", api, "TCP", 443, "192.0.2.60"),
+        service("far", far, "TCP", 443, "192.0.2.50"),
+        service("near", Ipv4Addr::new(127, 96, 0, 51), "TCP", 443, "127.128.0.9"),
+    ]
+    .into_iter()
+    .unzip();
+    networks.services().set(services, slices);
+    for (list, asked, expected) in [
+        (None, SocketAddrV4::new(far, 443), Ok("192.0.2.50:443")),
+        (Some(""), SocketAddrV4::new(far, 443), Err(Refusal::Denied)),
+        (Some("192.0.2.50:443"), SocketAddrV4::new(far, 443), Ok("192.0.2.50:443")),
+        (Some("192.0.2.50:80"), SocketAddrV4::new(far, 443), Err(Refusal::Denied)),
+        (Some(""), SocketAddrV4::new(api, 443), Ok("192.0.2.60:443")),
+        (Some(""), at("192.0.2.60:443"), Err(Refusal::Denied)),
+        (Some(""), at("127.96.0.51:443"), Ok("127.128.0.9:443")),
+    ] {
+        let network = networks.of_pod(&pod(list), OWN, networks.plan().node(0), |_| {});
+        assert_eq!(network.route(Protocol::Tcp, 0, asked), expected.map(at), "{asked} {list:?}");
+    }
+}
+
+#[test]
 fn the_name_server_may_not_be_asked_from_a_nodes_address() {
     let networks = networks(Clock::real());
-    let (service, slice) = name_server(networks.plan().dns());
+    let dns = networks.plan().dns();
+    let (service, slice) = service("dns", dns, "UDP", 53, &dns.to_string());
     networks.services().set(vec![service], vec![slice]);
     let (host, server) = (networks.plan().node(0), SocketAddrV4::new(networks.plan().dns(), 53));
     for (address, list, expected) in [

@@ -158,13 +158,13 @@ fn whoever_waits_for_it_hears_when_nobody_is_led_to_a_pod() {
             let services = services.clone();
             async move { services.withdrawn(ip("127.128.0.5")).await }
         });
-        services.saw_slices(vec![client::Event::Applied(Arc::new(slice("s", &["127.128.0.5"])))]);
+        services.saw_slices(&[Event::Applied(Arc::new(slice("s", &["127.128.0.5"])))]);
         tokio::task::yield_now().await;
         assert!(!waits.is_finished());
         let mut going = slice("s", &["127.128.0.5", "127.128.0.8"]);
         let conditions = json!({"ready": false, "serving": true, "terminating": true});
         going.endpoints[0].conditions = Some(serde_json::from_value(conditions).unwrap());
-        services.saw_slices(vec![client::Event::Applied(Arc::new(going))]);
+        services.saw_slices(&[Event::Applied(Arc::new(going))]);
         waits.await.unwrap();
     });
 }
@@ -212,16 +212,16 @@ fn host_ports_are_the_pods_while_it_lives() {
             let node = json!({"metadata": {"name": name}});
             Arc::new(serde_json::from_value::<Node>(node).unwrap())
         };
-        services.saw_nodes(vec![client::Event::Restarted(vec![node("a"), node("b")])]);
+        services.saw_nodes(&[Event::Restarted(vec![node("a"), node("b")])]);
         assert_eq!(services.host_ports().len(), 2);
         let mut changes = services.changes();
         changes.mark_unchanged();
-        services.saw_nodes(vec![client::Event::Applied(node("a"))]);
+        services.saw_nodes(&[Event::Applied(node("a"))]);
         assert!(!changes.has_changed().unwrap(), "it was there");
-        services.saw_nodes(vec![client::Event::Deleted(node("a"))]);
+        services.saw_nodes(&[Event::Deleted(node("a"))]);
         assert!(changes.has_changed().unwrap() && services.host_ports().is_empty());
         assert_eq!(route(&services, FROM, "127.64.0.1:8080"), Ok("127.64.0.1:8080".into()));
-        services.saw_nodes(vec![client::Event::Applied(node("a"))]);
+        services.saw_nodes(&[Event::Applied(node("a"))]);
         assert_eq!(services.host_ports().len(), 2);
         drop(open);
         assert_eq!(route(&services, FROM, "127.64.0.1:8080"), Ok("127.64.0.1:8080".into()));
