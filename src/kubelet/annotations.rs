@@ -1,7 +1,9 @@
 //! Annotations of a pod that this kubelet acts on, as pure functions.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::kind::quantity::Amount;
@@ -21,6 +23,8 @@ pub(crate) const ON_CONFIG_CHANGE: &str = "coracle.dev/on-config-change";
 pub(crate) const HTTP_INSTANCES: &str = "coracle.dev/http-instances";
 /// The longest body of a request to a handler, as a quantity: `10Mi`.
 pub(crate) const HTTP_BODY_MAX: &str = "coracle.dev/http-body-max";
+/// How long a handler may take for a request, as a duration: `30s`.
+pub(crate) const HTTP_TIMEOUT: &str = "coracle.dev/http-timeout";
 /// `true`: a line for each request to a handler in its log.
 pub(crate) const HTTP_ACCESS_LOG: &str = "coracle.dev/http-access-log";
 /// Instances of `pooled` without a number.
@@ -97,6 +101,15 @@ pub(crate) fn wishes(pod: &Pod) -> Wishes {
             )),
         }
     }
+    if let Some(value) = annotations.get(HTTP_TIMEOUT) {
+        match time(value) {
+            Some(time) => wishes.http.time_max = Some(time),
+            None => wishes.complaints.push(format!(
+                "annotation {HTTP_TIMEOUT}: {value:?} is no time that passes, so requests may take any; use a \
+                 duration, as in \"30s\" or \"1m30s\""
+            )),
+        }
+    }
     match annotations.get(HTTP_ACCESS_LOG).map(String::as_str) {
         None | Some("false") => {}
         Some("true") => wishes.http.access_log = true,
@@ -125,6 +138,11 @@ pub(crate) fn http(pod: &Pod, container: &Container) -> Http {
     let mut tcp = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP");
     let port = tcp.find_map(|port| u16::try_from(port.container_port).ok());
     Http { port: port.unwrap_or(PORT_DEFAULT), ..wishes(pod).http }
+}
+
+fn time(value: &str) -> Option<Duration> {
+    let time = value.parse::<SignedDuration>().ok()?;
+    Duration::try_from(time).ok().filter(|time| !time.is_zero())
 }
 
 fn http_instances(value: &str) -> Option<Instances> {

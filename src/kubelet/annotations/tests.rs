@@ -93,6 +93,22 @@ fn handlers() {
         assert_eq!(wishes.http.body_bytes_max, expected, "{value:?}");
         assert_eq!(wishes.complaints.len(), usize::from(expected.is_none()), "{value:?}: {wishes:?}");
     }
+    let seconds = |count| Some(Duration::from_secs(count));
+    for (value, expected) in [
+        ("30s", seconds(30)),
+        ("1m30s", seconds(90)),
+        ("2 minutes", seconds(120)),
+        ("250ms", Some(Duration::from_millis(250))),
+        ("0s", None),
+        ("-1s", None),
+        ("30", None),
+        ("soon", None),
+        ("", None),
+    ] {
+        let wishes = read(&[(HTTP_TIMEOUT, value)]);
+        assert_eq!(wishes.http.time_max, expected, "{value:?}");
+        assert_eq!(wishes.complaints.len(), usize::from(expected.is_none()), "{value:?}: {wishes:?}");
+    }
     for (value, access_log, complaints) in [("true", true, 0), ("false", false, 0), ("yes", false, 1)] {
         let wishes = read(&[(HTTP_ACCESS_LOG, value)]);
         assert_eq!((wishes.http.access_log, wishes.complaints.len()), (access_log, complaints), "{value:?}");

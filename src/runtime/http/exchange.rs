@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
+use jiff::SignedDuration;
 use tokio::sync::oneshot;
 use wasmtime::Store;
 use wasmtime_wasi_http::WasiHttpView;
@@ -48,6 +49,7 @@ pub(super) enum Refusal {
     Busy(Busy),
     Over,
     Failed,
+    TooSlow,
     Informational,
 }
 
@@ -67,6 +69,7 @@ impl Refusal {
             Self::Busy(Busy::Late) => (503, "no instance became free in time\n"),
             Self::Over => (503, "the container is being stopped\n"),
             Self::Failed => (500, "the handler failed; the container's log says why\n"),
+            Self::TooSlow => (504, "the handler took longer than it may\n"),
             Self::Informational => (500, "the handler answered with a status that is no answer\n"),
         };
         let mut response = Response::new(Answer::text(text));
@@ -82,6 +85,16 @@ impl Refusal {
 
 /// What the guest answers, or that it does not.
 type Told = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// Where it says so, once.
+type Teller = Arc<Mutex<Option<oneshot::Sender<Told>>>>;
+
+/// Nobody hears it if the client has gone.
+fn say(teller: &Teller, told: Told) {
+    if let Some(tell) = teller.lock().expect("no holder panics").take() {
+        tell.send(told).ok();
+    }
+}
 
 /// One use of an instance.
 struct Run {
@@ -163,6 +176,7 @@ impl Server {
         match told.await {
             Ok(Ok(response)) if response.status().is_informational() => Err(Refusal::Informational),
             Ok(Ok(response)) => Ok(response.map(|body| Answer::guest(body, is_done, taking, clock))),
+            Ok(Err(ErrorCode::HttpResponseTimeout)) => Err(Refusal::TooSlow),
             Ok(Err(_)) | Err(_) => Err(Refusal::Failed),
         }
     }
@@ -177,6 +191,13 @@ impl Server {
                 return;
             }
         }
+    }
+
+    /// Returns when a request has taken as long as one may: how long that is.
+    async fn overdue(&self) -> Duration {
+        let Some(max) = self.parts.http.time_max else { return std::future::pending().await };
+        self.parts.shared.clock().sleep(max).await;
+        max
     }
 
     /// A new instance.
@@ -242,10 +263,16 @@ impl Run {
         };
         // Dropped before the instance if the run is: the end of its answer is then known for what it is.
         let done = done;
+        // An instance that is kept may keep what it was given to answer with.
+        let teller = Arc::new(Mutex::new(Some(tell)));
         let handled = tokio::select! {
             biased;
-            handled = handler.handle(request, tell) => handled,
+            handled = handler.handle(request, &teller) => handled,
             () = server.stalled(&taking) => Err("nobody took its answer".to_owned()),
+            max = server.overdue() => {
+                say(&teller, Err(ErrorCode::HttpResponseTimeout));
+                Err(format!("it took longer than {}", human(max)))
+            }
         };
         match handled {
             Ok(None) => {}
@@ -268,15 +295,9 @@ impl Run {
 
 impl Handler {
     /// Lets it answer. What is to be said of an answer that is none; an error if the instance has ended.
-    async fn handle(
-        &mut self,
-        request: Request<Received>,
-        tell: oneshot::Sender<Told>,
-    ) -> Result<Option<String>, String> {
+    async fn handle(&mut self, request: Request<Received>, tell: &Teller) -> Result<Option<String>, String> {
         self.store.set_epoch_deadline(1);
-        // An instance that is kept may keep what it was given to answer with.
-        let tell = Arc::new(Mutex::new(Some(tell)));
-        let teller = Arc::clone(&tell);
+        let teller = Arc::clone(tell);
         let complaint = Arc::new(Mutex::new(None));
         let complained = Arc::clone(&complaint);
         let mut http = self.store.data_mut().http();
@@ -286,10 +307,7 @@ impl Handler {
                     let text = format!("it answered with the error {code:?}");
                     *complained.lock().expect("no holder panics") = Some(text);
                 }
-                if let Some(tell) = teller.lock().expect("no holder panics").take() {
-                    // Nobody hears it if the client has gone.
-                    tell.send(told).ok();
-                }
+                say(&teller, told);
             })?;
             Ok((request, answer))
         });
@@ -300,6 +318,12 @@ impl Handler {
         let silent = tell.lock().expect("no holder panics").take().map(|_| "it did not answer".to_owned());
         Ok(silent.or_else(|| complaint.lock().expect("no holder panics").take()))
     }
+}
+
+/// As a user writes it: `1m 30s`.
+fn human(duration: Duration) -> String {
+    SignedDuration::try_from(duration)
+        .map_or_else(|_| "it may".to_owned(), |duration| format!("{duration:#}"))
 }
 
 fn told_path(uri: &Uri) -> &str {

@@ -18,6 +18,8 @@ pub(super) mod outgoing;
 mod server;
 mod stream;
 
+use std::time::Duration;
+
 pub(super) use server::{Parts, Server, bind};
 
 #[cfg(test)]
@@ -31,6 +33,8 @@ pub struct Http {
     pub instances: Instances,
     /// The longest body of a request in bytes; `None` is no bound.
     pub body_bytes_max: Option<u64>,
+    /// How long a request may take, from the instance's start to the end of its answer; `None` is no bound.
+    pub time_max: Option<Duration>,
     /// A line for each request in the container's log.
     pub access_log: bool,
 }
@@ -40,7 +44,13 @@ pub const PORT_DEFAULT: u16 = 8080;
 
 impl Default for Http {
     fn default() -> Self {
-        Self { port: PORT_DEFAULT, instances: Instances::Fresh, body_bytes_max: None, access_log: false }
+        Self {
+            port: PORT_DEFAULT,
+            instances: Instances::Fresh,
+            body_bytes_max: None,
+            time_max: None,
+            access_log: false,
+        }
     }
 }
 

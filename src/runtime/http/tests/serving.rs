@@ -247,6 +247,25 @@ fn bodies_have_the_bound_that_was_asked_for() {
 }
 
 #[test]
+fn a_request_has_the_time_that_was_asked_for() {
+    for instances in [Instances::Fresh, Instances::Kept(1)] {
+        let served = serve_with(|spec| {
+            let time_max = Some(Duration::from_millis(200));
+            spec.http = Some(Http { time_max, instances, ..spec.http.unwrap() });
+        });
+        let late = (504, "the handler took longer than it may\n".to_owned());
+        // An hour of either.
+        assert_eq!(served.text("/wait/3600000"), late);
+        served.waits_for("GET /wait/3600000 failed: it took longer than 200ms\n");
+        assert_eq!(served.text("/spin/3600000"), late);
+        let begun = served.get("/count/2/3600000");
+        assert!(begun.status == 200 && !begun.whole, "{begun:?}");
+        assert_eq!(served.text("/status/404"), (404, "as asked\n".to_owned()));
+        assert_eq!(served.container.exit(), None);
+    }
+}
+
+#[test]
 fn a_stop_lets_what_is_under_way_end() {
     let served = serve(Instances::Fresh);
     let mut late = served.connect();
