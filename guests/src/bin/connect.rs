@@ -9,9 +9,7 @@
 //! `udp-follow ADDRESS` asks one after the other and tells who answers, and as whom, whenever that changes.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{
-    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
 fn main() {
