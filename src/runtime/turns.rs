@@ -8,7 +8,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -89,9 +89,18 @@ impl Switch {
     }
 }
 
+/// One turn. Ticks alone end it: tokio would end it sooner for a guest whose every call is answered at once, and that
+/// looks like waiting.
+fn poll(run: &mut Run, meter: &Meter, ticker: &Ticker, context: &mut Context<'_>) -> Poll<Exit> {
+    let mut run = unconstrained(run.as_mut());
+    meter.poll(ticker, || Pin::new(&mut run).poll(context))
+}
+
+type Run = Pin<Box<dyn Future<Output = Exit> + Send>>;
+
 /// One run of a guest.
 pub(super) struct Turn {
-    pub(super) run: Pin<Box<dyn Future<Output = Exit> + Send>>,
+    pub(super) run: Run,
     pub(super) ticker: Arc<Ticker>,
     pub(super) meter: Arc<Meter>,
     pub(super) clock: Clock,
@@ -114,14 +123,27 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Begins a run that `meter` measures and `switch` ends.
-    pub(super) fn begin(
-        &self,
-        run: Pin<Box<dyn Future<Output = Exit> + Send>>,
-        meter: Arc<Meter>,
-        switch: Arc<Switch>,
-        ending: Option<Ending>,
-    ) {
-        let turn = Turn {
+    pub(super) fn begin(&self, run: Run, meter: Arc<Meter>, switch: Arc<Switch>, ending: Option<Ending>) {
+        self.turn(run, meter, switch, ending).begin();
+    }
+
+    /// The same with the first turn in the caller's own task, which is all that many runs need: they then cost no
+    /// task of their own, and no way there and back. The caller must be on the threads of guests that wait.
+    pub(super) async fn begin_here(&self, run: Run, meter: Arc<Meter>, switch: Arc<Switch>) {
+        let mut turn = self.turn(run, meter, switch, None);
+        let is_over = poll_fn(|context| {
+            let is_owed = !turn.meter.budget().owed(turn.clock).is_zero();
+            let Turn { run, meter, ticker, .. } = &mut turn;
+            Poll::Ready(!is_owed && poll(run, meter, ticker, context).is_ready())
+        });
+        if !is_over.await {
+            // Polled there at once, it says anew what it waits for.
+            turn.begin();
+        }
+    }
+
+    fn turn(&self, run: Run, meter: Arc<Meter>, switch: Arc<Switch>, ending: Option<Ending>) -> Turn {
+        Turn {
             run,
             ticker: Arc::clone(&self.ticker),
             clock: self.clock,
@@ -130,8 +152,7 @@ impl Stage {
             threads: self.threads.clone(),
             switch,
             ending,
-        };
-        turn.begin();
+        }
     }
 }
 
@@ -172,10 +193,7 @@ impl Turn {
                 Place::Computing => Some(ready!(self.ticket.poll_turn(context))),
                 Place::Waiting => None,
             };
-            // Ticks alone end a turn. Tokio would end it sooner for a guest whose every call is answered at once, and
-            // that looks like waiting.
-            let mut run = unconstrained(self.run.as_mut());
-            let polled = self.meter.poll(&self.ticker, || Pin::new(&mut run).poll(context));
+            let polled = poll(&mut self.run, &self.meter, &self.ticker, context);
             let used_up = self.meter.used_up_turn();
             if let Some(turn) = turn.filter(|_| used_up && polled.is_pending()) {
                 turn.again();

@@ -172,7 +172,7 @@ impl Server {
             done,
             place: (place, entry),
         };
-        self.parts.stage.begin(Box::pin(run.go()), meter, switch, None);
+        self.parts.stage.begin_here(Box::pin(run.go()), meter, switch).await;
         match told.await {
             Ok(Ok(response)) if response.status().is_informational() => Err(Refusal::Informational),
             Ok(Ok(response)) => Ok(response.map(|body| Answer::guest(body, is_done, taking, clock))),

@@ -19,18 +19,24 @@ fn whoever_uses_up_turns_in_a_row_moves_and_whoever_waits_comes_back() {
     }
 }
 
+fn stage(threads: &tokio::runtime::Runtime) -> Stage {
+    Stage {
+        ticker: Arc::default(),
+        clock: Clock::real(),
+        shares: Shares::new(1),
+        threads: Threads { waiting: threads.handle().clone(), computing: None },
+    }
+}
+
+fn meter() -> Arc<Meter> {
+    let clock = Clock::real();
+    Arc::new(Meter::new(Budget::new(Limits::default(), clock, None), Fuel::Off))
+}
+
 /// 24 ms late was a neighbour of guests that write without end, while tokio ended their turns.
 #[test]
 fn only_ticks_end_a_turn() {
-    let threads = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let clock = Clock::real();
-    let stage = Stage {
-        ticker: Arc::default(),
-        clock,
-        shares: Shares::new(1),
-        threads: Threads { waiting: threads.handle().clone(), computing: None },
-    };
-    let budget = Budget::new(Limits::default(), clock, None);
+    let threads = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (ended, is_over) = tokio::sync::oneshot::channel();
     let mut polls = 0;
     let mut calls = Box::pin(async {
@@ -45,6 +51,42 @@ fn only_ticks_end_a_turn() {
         ended.take().unwrap().send(polls).unwrap();
         Poll::Ready(Exit::Code(0))
     });
-    stage.begin(Box::pin(run), Arc::new(Meter::new(budget, Fuel::Off)), Arc::default(), None);
+    stage(&threads).begin(Box::pin(run), meter(), Arc::default(), None);
     assert_eq!(threads.block_on(is_over), Ok(1));
+}
+
+#[test]
+fn a_run_that_needs_one_turn_needs_no_task() {
+    let threads = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (stage, here) = (stage(&threads), Arc::new(Mutex::new(Vec::new())));
+    let run = |name: &'static str, waits: bool| {
+        let here = Arc::clone(&here);
+        Box::pin(async move {
+            here.lock().unwrap().push((name, tokio::task::try_id()));
+            if waits {
+                tokio::task::yield_now().await;
+                here.lock().unwrap().push((name, tokio::task::try_id()));
+            }
+            Exit::Code(0)
+        })
+    };
+    let seen = || std::mem::take(&mut *here.lock().unwrap());
+    threads.block_on(async {
+        stage.begin_here(run("quick", false), meter(), Arc::default()).await;
+        assert_eq!(seen(), [("quick", None)]);
+        stage.begin_here(run("waits", true), meter(), Arc::default()).await;
+        assert_eq!(seen(), [("waits", None)]);
+        while here.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(seen()[..], [("waits", Some(_))]));
+        // What was killed meanwhile does not go on.
+        let switch = Arc::<Switch>::default();
+        switch.kill();
+        stage.begin_here(run("killed", true), meter(), switch).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(seen(), [("killed", None)]);
+    });
 }
