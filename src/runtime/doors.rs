@@ -1,6 +1,7 @@
 //! Connections that somebody else in this process has accepted for a container's port, as the listener of a
 //! Service does: handed over, they need no second connection and no copying between the two.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream as StdStream};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,8 +21,11 @@ type BySocket = HashMap<SocketAddrV4, mpsc::Sender<Arrival>>;
 #[derive(Clone, Default)]
 pub struct Doors(Arc<Mutex<BySocket>>);
 
+/// What whoever accepted a connection counts it by, until it ends.
+pub type Held = Box<dyn Any + Send>;
+
 /// A connection, and whose.
-type Arrival = (StdStream, SocketAddr);
+type Arrival = (StdStream, SocketAddr, Held);
 
 impl Doors {
     /// Opens the door to `at`; the one there before, if any, leads nowhere any more.
@@ -36,11 +40,17 @@ impl Doors {
     ///
     /// # Errors
     /// The connection, if nobody in this process does or too many wait: connect to `at` instead.
-    pub fn enter(&self, at: SocketAddrV4, stream: TcpStream, peer: SocketAddr) -> Result<(), TcpStream> {
-        let Some(sender) = self.all().get(&at).cloned() else { return Err(stream) };
-        let Ok(place) = sender.try_reserve() else { return Err(stream) };
+    pub fn enter(
+        &self,
+        at: SocketAddrV4,
+        stream: TcpStream,
+        peer: SocketAddr,
+        held: Held,
+    ) -> Result<(), (TcpStream, Held)> {
+        let Some(sender) = self.all().get(&at).cloned() else { return Err((stream, held)) };
+        let Ok(place) = sender.try_reserve() else { return Err((stream, held)) };
         match stream.into_std() {
-            Ok(stream) => place.send((stream, peer)),
+            Ok(stream) => place.send((stream, peer, held)),
             Err(error) => tracing::debug!(%error, %at, "a connection was lost on its way"),
         }
         Ok(())
@@ -64,20 +74,20 @@ impl Door {
     ///
     /// # Errors
     /// If the system does not let it be used here.
-    pub async fn arrival(&mut self) -> std::io::Result<(TcpStream, SocketAddr)> {
+    pub async fn arrival(&mut self) -> std::io::Result<(TcpStream, SocketAddr, Held)> {
         match self.arrivals.recv().await {
-            Some((stream, peer)) => TcpStream::from_std(stream).map(|stream| (stream, peer)),
+            Some((stream, peer, held)) => TcpStream::from_std(stream).map(|stream| (stream, peer, held)),
             None => std::future::pending().await,
         }
     }
 
     /// Closes it; those who are in already.
-    pub async fn close(mut self) -> Vec<(TcpStream, SocketAddr)> {
+    pub async fn close(mut self) -> Vec<(TcpStream, SocketAddr, Held)> {
         self.leave();
         self.arrivals.close();
         let mut all = Vec::new();
-        while let Some((stream, peer)) = self.arrivals.recv().await {
-            all.extend(TcpStream::from_std(stream).ok().map(|stream| (stream, peer)));
+        while let Some((stream, peer, held)) = self.arrivals.recv().await {
+            all.extend(TcpStream::from_std(stream).ok().map(|stream| (stream, peer, held)));
         }
         all
     }

@@ -21,7 +21,7 @@ use super::wanted::{NodeAddress, Target, Wanted, wanted};
 use super::{Services, udp};
 use crate::client::Recorder;
 use crate::clock::Clock;
-use crate::runtime::doors::Doors;
+use crate::runtime::doors::{Doors, Held};
 use crate::runtime::network::Protocol;
 
 /// Connections through all sockets together, or fewer where the process may have few files; who comes later waits
@@ -333,9 +333,8 @@ async fn accept(
                 tokio::spawn(async move {
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        () = pass(&way, stream, from) => {}
+                        () = pass(&way, stream, from, slot) => {}
                     }
-                    drop(slot);
                 });
             }
             Err(error) => {
@@ -347,12 +346,14 @@ async fn accept(
 }
 
 /// Lets the connection through to an endpoint, another if one does not answer.
-async fn pass(way: &Way, mut stream: TcpStream, from: SocketAddr) {
+async fn pass(way: &Way, mut stream: TcpStream, from: SocketAddr, (own, _all): Slot) {
     let mut tried = Vec::new();
+    // Whoever is handed over still counts at this socket: its clients may not crowd out others of the endpoint.
+    let mut own: Held = Box::new(own);
     while let Some(to) = way.target.endpoint(&way.services, from.ip(), &tried) {
-        stream = match way.doors.enter(to, stream, from) {
+        (stream, own) = match way.doors.enter(to, stream, from, own) {
             Ok(()) => return,
-            Err(stream) => stream,
+            Err(back) => back,
         };
         match way.clock.timeout(CONNECT_MAX, dial(from.ip(), to)).await {
             Ok(Ok(endpoint)) => return splice(way, stream, endpoint, from).await,

@@ -8,6 +8,10 @@ use super::*;
 
 const AT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 128, 0, 1), 8080);
 
+fn held() -> Held {
+    Box::new(())
+}
+
 /// Both ends of a connection, and where the first comes from.
 async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -20,10 +24,10 @@ async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
 async fn connections_arrive_where_somebody_serves() {
     let doors = Doors::default();
     let (mut client, stream, peer) = pair().await;
-    let stream = doors.enter(AT, stream, peer).expect_err("nobody serves yet");
+    let (stream, _) = doors.enter(AT, stream, peer, held()).expect_err("nobody serves yet");
     let mut door = doors.open(AT);
-    assert!(doors.enter(AT, stream, peer).is_ok());
-    let (mut arrived, from) = door.arrival().await.unwrap();
+    assert!(doors.enter(AT, stream, peer, held()).is_ok());
+    let (mut arrived, from, _) = door.arrival().await.unwrap();
     assert_eq!(from, peer);
     arrived.write_all(b"hello").await.unwrap();
     drop(arrived);
@@ -33,7 +37,7 @@ async fn connections_arrive_where_somebody_serves() {
 
     let (_, stream, peer) = pair().await;
     let elsewhere = SocketAddrV4::new(*AT.ip(), 8081);
-    assert!(doors.enter(elsewhere, stream, peer).is_err());
+    assert!(doors.enter(elsewhere, stream, peer, held()).is_err());
 }
 
 #[tokio::test]
@@ -41,10 +45,10 @@ async fn who_is_in_when_it_closes_is_not_lost() {
     let doors = Doors::default();
     let door = doors.open(AT);
     let (_client, stream, peer) = pair().await;
-    assert!(doors.enter(AT, stream, peer).is_ok());
+    assert!(doors.enter(AT, stream, peer, held()).is_ok());
     assert_eq!(door.close().await.len(), 1);
     let (_, stream, peer) = pair().await;
-    assert!(doors.enter(AT, stream, peer).is_err());
+    assert!(doors.enter(AT, stream, peer, held()).is_err());
 }
 
 #[tokio::test]
@@ -55,12 +59,12 @@ async fn too_many_go_the_long_way() {
     for _ in 0..WAITING_MAX {
         let (client, stream, peer) = pair().await;
         clients.push(client);
-        assert!(doors.enter(AT, stream, peer).is_ok());
+        assert!(doors.enter(AT, stream, peer, held()).is_ok());
     }
     let (_client, stream, peer) = pair().await;
-    let stream = doors.enter(AT, stream, peer).expect_err("it is full");
+    let (stream, _) = doors.enter(AT, stream, peer, held()).expect_err("it is full");
     door.arrival().await.unwrap();
-    assert!(doors.enter(AT, stream, peer).is_ok());
+    assert!(doors.enter(AT, stream, peer, held()).is_ok());
 }
 
 #[tokio::test]
@@ -71,8 +75,21 @@ async fn the_latest_to_open_it_has_it() {
     assert!(old.arrival().now_or_never().is_none());
     drop(old);
     let (_client, stream, peer) = pair().await;
-    assert!(doors.enter(AT, stream, peer).is_ok());
+    assert!(doors.enter(AT, stream, peer, held()).is_ok());
     new.arrival().await.unwrap();
     drop(new);
     assert!(doors.all().is_empty());
+}
+
+#[tokio::test]
+async fn what_counts_it_is_held_until_it_ends() {
+    let doors = Doors::default();
+    let counted = Arc::new(());
+    let mut door = doors.open(AT);
+    let (_client, stream, peer) = pair().await;
+    assert!(doors.enter(AT, stream, peer, Box::new(Arc::clone(&counted))).is_ok());
+    let arrived = door.arrival().await.unwrap();
+    assert_eq!(Arc::strong_count(&counted), 2);
+    drop(arrived);
+    assert_eq!(Arc::strong_count(&counted), 1);
 }

@@ -110,11 +110,12 @@ impl Server {
             // It is never closed.
             let place = Arc::clone(&places).acquire_owned().await.ok();
             let place = (place, descriptors.for_client().await);
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                arrived = door.arrival() => arrived,
-            };
-            (place, accepted)
+            tokio::select! {
+                accepted = listener.accept() => accepted.map(|(stream, peer)| (stream, peer, (Some(place), None))),
+                arrived = door.arrival() => {
+                    arrived.map(|(stream, peer, held)| (stream, peer, (Some(place), Some(held))))
+                }
+            }
         };
         let mut connections = JoinSet::new();
         let admit = |connections: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr, place| {
@@ -138,19 +139,19 @@ impl Server {
             };
             match accepted {
                 None => break,
-                Some((place, Ok((stream, peer)))) => admit(&mut connections, stream, peer, Some(place)),
-                Some((_, Err(error))) => {
+                Some(Ok((stream, peer, place))) => admit(&mut connections, stream, peer, place),
+                Some(Err(error)) => {
                     tracing::debug!(container = self.parts.spec.label, %error, "accept failed");
                     self.parts.shared.clock().sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
         // Whoever has connected by now is not turned away.
-        for (stream, peer) in door.close().await {
-            admit(&mut connections, stream, peer, None);
+        for (stream, peer, held) in door.close().await {
+            admit(&mut connections, stream, peer, (None, Some(held)));
         }
         while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-            admit(&mut connections, stream, peer, None);
+            admit(&mut connections, stream, peer, (None, None));
         }
         drop(listener);
         self.closing.cancel();
