@@ -235,7 +235,8 @@ impl Cluster {
         });
         let listeners = is_reached.then(|| {
             let proxy = Client::new(api.clone(), User::admin());
-            networks.listen(open, Recorder::start(proxy, clock, "kube-proxy", None), clock)
+            let recorder = Recorder::start(proxy, clock, "kube-proxy", None);
+            networks.listen(&guests.waiting(), open, recorder, clock)
         });
         Ok(Self {
             clock,

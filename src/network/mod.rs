@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::runtime::Handle;
 
 use self::conversations::{Conversations, Speaker};
 use self::egress::{Egress, Tell};
@@ -113,11 +114,17 @@ impl Networks {
     }
 
     /// Opens services, and `hostPort`s of pods, to everybody on the machine; `nodes` are those of this
-    /// process whose ports are open.
+    /// process whose ports are open. It runs on `threads`, best those of the guests: what comes is theirs.
     #[must_use]
-    pub fn listen(&self, nodes: Vec<NodeAddress>, recorder: Recorder, clock: Clock) -> Listeners {
+    pub fn listen(
+        &self,
+        threads: &Handle,
+        nodes: Vec<NodeAddress>,
+        recorder: Recorder,
+        clock: Clock,
+    ) -> Listeners {
         let Shared { services, doors, .. } = &*self.0;
-        Listeners::start(services.clone(), doors.clone(), nodes, recorder, clock)
+        Listeners::start(threads, services.clone(), doors.clone(), nodes, recorder, clock)
     }
 
     #[must_use]

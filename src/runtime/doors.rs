@@ -3,10 +3,14 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::net::{SocketAddr, SocketAddrV4, TcpStream as StdStream};
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::mpsc;
 
 #[cfg(test)]
@@ -22,10 +26,41 @@ type BySocket = HashMap<SocketAddrV4, mpsc::Sender<Arrival>>;
 pub struct Doors(Arc<Mutex<BySocket>>);
 
 /// What whoever accepted a connection counts it by, until it ends.
-pub type Held = Box<dyn Any + Send>;
+pub type Held = Box<dyn Any + Send + Sync>;
 
-/// A connection, and whose.
-type Arrival = (StdStream, SocketAddr, Held);
+/// A connection on its way.
+pub struct Caller {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    pub held: Held,
+}
+
+/// One that nobody has taken yet.
+pub struct Waiting {
+    caller: Caller,
+    /// The runtime that its stream belongs to.
+    runtime: Id,
+}
+
+/// Where those come back to that nobody has taken when their door closes, and which door that was.
+pub type Back = mpsc::UnboundedSender<(SocketAddrV4, Waiting)>;
+
+type Arrival = (Waiting, Back);
+
+impl Waiting {
+    /// Takes it, to be used in the tokio runtime that this is called in.
+    ///
+    /// # Errors
+    /// If the system does not let it be used here.
+    pub fn into_caller(self) -> io::Result<Caller> {
+        let Self { caller, runtime } = self;
+        if Handle::current().id() == runtime {
+            return Ok(caller);
+        }
+        let Caller { stream, peer, held } = caller;
+        Ok(Caller { stream: TcpStream::from_std(stream.into_std()?)?, peer, held })
+    }
+}
 
 impl Doors {
     /// Opens the door to `at`; the one there before, if any, leads nowhere any more.
@@ -36,23 +71,18 @@ impl Doors {
         Door { doors: self.clone(), at, sender: sender.downgrade(), arrivals }
     }
 
-    /// Hands `peer`'s connection over to whoever serves `at`.
+    /// Hands a connection of the current tokio runtime over to whoever serves `at`. If they end before they have taken
+    /// it, it comes `back`.
     ///
     /// # Errors
     /// The connection, if nobody in this process does or too many wait: connect to `at` instead.
-    pub fn enter(
-        &self,
-        at: SocketAddrV4,
-        stream: TcpStream,
-        peer: SocketAddr,
-        held: Held,
-    ) -> Result<(), (TcpStream, Held)> {
-        let Some(sender) = self.all().get(&at).cloned() else { return Err((stream, held)) };
-        let Ok(place) = sender.try_reserve() else { return Err((stream, held)) };
-        match stream.into_std() {
-            Ok(stream) => place.send((stream, peer, held)),
-            Err(error) => tracing::debug!(%error, %at, "a connection was lost on its way"),
-        }
+    pub fn enter(&self, at: SocketAddrV4, caller: Caller, back: &Back) -> Result<(), Caller> {
+        // Held until it is in: a door that closes then sees it.
+        let all = self.all();
+        let Some(place) = all.get(&at).and_then(|sender| sender.try_reserve().ok()) else {
+            return Err(caller);
+        };
+        place.send((Waiting { caller, runtime: Handle::current().id() }, back.clone()));
         Ok(())
     }
 
@@ -74,22 +104,28 @@ impl Door {
     ///
     /// # Errors
     /// If the system does not let it be used here.
-    pub async fn arrival(&mut self) -> std::io::Result<(TcpStream, SocketAddr, Held)> {
-        match self.arrivals.recv().await {
-            Some((stream, peer, held)) => TcpStream::from_std(stream).map(|stream| (stream, peer, held)),
-            None => std::future::pending().await,
+    pub async fn arrival(&mut self) -> io::Result<Caller> {
+        poll_fn(|context| self.poll_arrival(context)).await
+    }
+
+    /// As [`Door::arrival`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Caller>> {
+        match ready!(self.arrivals.poll_recv(context)) {
+            Some((waiting, _)) => Poll::Ready(waiting.into_caller()),
+            None => Poll::Pending,
         }
     }
 
     /// Closes it; those who are in already.
-    pub async fn close(mut self) -> Vec<(TcpStream, SocketAddr, Held)> {
+    #[must_use]
+    pub fn close(mut self) -> Vec<Caller> {
         self.leave();
-        self.arrivals.close();
-        let mut all = Vec::new();
-        while let Some((stream, peer, held)) = self.arrivals.recv().await {
-            all.extend(TcpStream::from_std(stream).ok().map(|stream| (stream, peer, held)));
-        }
-        all
+        std::iter::from_fn(|| self.arrivals.try_recv().ok())
+            .filter_map(|(waiting, _)| waiting.into_caller().ok())
+            .collect()
     }
 
     fn leave(&self) {
@@ -104,5 +140,9 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.leave();
+        while let Ok((waiting, back)) = self.arrivals.try_recv() {
+            // Whoever accepted it may be gone too.
+            back.send((self.at, waiting)).ok();
+        }
     }
 }

@@ -21,7 +21,7 @@ use super::http::outgoing::{Hooks, Trust};
 use super::limits::{MemoryLimit, Meter, Slices};
 use super::network::Network;
 use super::queue::{HasQueue, Queue, QueueView};
-use super::sockets::{self, Descriptors, HasNetwork, Held};
+use super::sockets::{self, Descriptors, HasNetwork, Held, TcpView};
 use super::stop::{HasStop, Stop, StopView};
 use super::{ContainerSpec, Exit, Fuel};
 use crate::clock::Clock;
@@ -72,6 +72,10 @@ impl HasNetwork for Guest {
 
     fn held(&mut self) -> &mut Held {
         &mut self.sockets
+    }
+
+    fn tcp(&mut self) -> TcpView<'_> {
+        TcpView { network: self.network.as_ref(), held: &mut self.sockets, table: &mut self.table }
     }
 }
 
@@ -264,7 +268,7 @@ impl Guest {
             memory,
             http,
             hooks,
-            sockets: Held::new(&world.descriptors, &spec.budget),
+            sockets: Held::new(&world.descriptors, &spec.budget, world.clock),
             budget: Arc::clone(&spec.budget),
         })
     }

@@ -1,7 +1,8 @@
 //! A guest's sockets: those of its pod's address, and no other's.
 //!
-//! wasmtime-wasi's `wasi:sockets` does the work; here are the functions in which the pod's address
-//! takes the place of what a guest would mean on a machine of its own:
+//! Those of [`tcp`] are the host's own, so that connections which were accepted elsewhere can be given to them; of
+//! [`udp`] and names only those functions are replaced of wasmtime-wasi's in which the pod's address takes the place
+//! of what a guest would mean on a machine of its own:
 //!
 //! - Binding to 0.0.0.0 or to 127.0.0.1 is binding to the pod's address. Any other address is not the
 //!   pod's: `access-denied`.
@@ -10,7 +11,7 @@
 //!   ([`lookup`]).
 //! - Connections and datagrams that the network does not admit are not told to the guest.
 //! - Connections to addresses of the cluster leave from the pod's address.
-//! - Where nobody is at one endpoint of a service, another is tried before the guest hears of it ([`retry`]).
+//! - Where nobody is at one endpoint of a service, another is tried before the guest hears of it ([`connect`]).
 //! - There is no IPv6, but `::` and `::1` mean the pod as well, and `::ffff:a.b.c.d` is the address of IPv4: a
 //!   socket of IPv6 is one of IPv4 that tells addresses so ([`family`]). What is IPv6 proper is
 //!   `remote-unreachable`. `[::]` and 0.0.0.0 are one place, so only one of them can have a port.
@@ -18,29 +19,33 @@
 //!   guests together may have half of. One more is refused (`new-socket-limit`).
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceType};
+use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::p2::bindings::sockets::network::{
     ErrorCode, Host as _, IpAddressFamily, IpSocketAddress, Network as WasiNetwork,
 };
-use wasmtime_wasi::p2::bindings::sockets::tcp::HostTcpSocket;
-use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
 use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
-use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, SocketError, SocketResult, TcpSocket};
+use wasmtime_wasi::p2::{SocketError, SocketResult};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView, WasiSocketsView as _};
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
 
 use super::budget::{Budget, Charge};
 use super::network::{Network, Protocol, Refusal};
+use crate::clock::Clock;
 
+pub(super) mod connect;
+mod connection;
 mod family;
 mod lookup;
-mod retry;
+pub(super) mod options;
+mod tcp;
 mod udp;
+
+pub(super) use tcp::TcpView;
 
 #[cfg(test)]
 mod tests;
@@ -59,6 +64,7 @@ const SOCKETS_MAX: usize = 10_000;
 pub(super) trait HasNetwork: WasiView {
     fn network(&self) -> Option<&Arc<dyn Network>>;
     fn held(&mut self) -> &mut Held;
+    fn tcp(&mut self) -> TcpView<'_>;
 }
 
 /// The descriptors that the sockets of all guests may have.
@@ -105,46 +111,51 @@ impl Descriptors {
 pub(super) struct Held {
     descriptors: Descriptors,
     budget: Arc<Budget>,
-    /// By the socket's number in the table.
+    clock: Clock,
+    /// Held once more by each socket.
+    count: Arc<()>,
+    /// Those of UDP, by the socket's number in the table.
     sockets: HashMap<u32, Socket>,
     /// By the stream's number in the table; two for a socket.
     streams: HashMap<u32, udp::Stream>,
-    /// What connections that are under way have tried, by the socket's number.
-    attempts: HashMap<u32, retry::Attempt>,
 }
 
-/// What one more socket takes.
-type Takes = (Charge, OwnedSemaphorePermit);
+/// What a socket takes, until nothing of it is left.
+struct Takes {
+    _charge: Charge,
+    _descriptor: OwnedSemaphorePermit,
+    /// By which a run counts its sockets.
+    _counted: Arc<()>,
+}
 
-/// What a run knows of one of its sockets.
+/// What a run knows of one of its sockets of UDP.
 struct Socket {
     _takes: Takes,
     /// Of what the guest takes it for a socket.
     family: IpAddressFamily,
-    /// Whom the guest asked for a connection with.
-    asked: Option<IpSocketAddress>,
 }
 
 impl Held {
-    pub(super) fn new(descriptors: &Descriptors, budget: &Arc<Budget>) -> Self {
+    pub(super) fn new(descriptors: &Descriptors, budget: &Arc<Budget>, clock: Clock) -> Self {
         Self {
             descriptors: descriptors.clone(),
             budget: Arc::clone(budget),
+            clock,
+            count: Arc::default(),
             sockets: HashMap::new(),
-            attempts: HashMap::new(),
             streams: HashMap::new(),
         }
     }
 
     /// What one more takes. Without memory for it the guest ends.
     fn one_more(&self) -> SocketResult<Takes> {
-        if self.sockets.len() >= self.descriptors.each {
+        if Arc::strong_count(&self.count) > self.descriptors.each {
             return Err(ErrorCode::NewSocketLimit.into());
         }
         let descriptor = Arc::clone(&self.descriptors.left).try_acquire_owned();
         let descriptor = descriptor.map_err(|_| ErrorCode::NewSocketLimit)?;
         let charge = self.budget.charge(SOCKET_BYTES).map_err(SocketError::trap)?;
-        Ok((charge, descriptor))
+        Ok(Takes { _charge: charge, _descriptor: descriptor, _counted: Arc::clone(&self.count) })
     }
 
     fn family(&self, rep: u32) -> IpAddressFamily {
@@ -152,9 +163,9 @@ impl Held {
     }
 }
 
-/// Lets a guest have sockets if it has a network.
+/// Lets a guest have sockets of UDP if it has a network.
 pub(super) fn permit(wasi: &mut WasiCtxBuilder, network: Option<&Arc<dyn Network>>) {
-    wasi.allow_tcp(network.is_some()).allow_udp(network.is_some()).allow_ip_name_lookup(false);
+    wasi.allow_tcp(false).allow_udp(network.is_some()).allow_ip_name_lookup(false);
     if let Some(network) = network.cloned() {
         wasi.socket_addr_check(move |socket, reason| {
             let is_permitted = is_permitted(&*network, socket, reason);
@@ -168,14 +179,14 @@ fn is_permitted(network: &dyn Network, socket: SocketAddr, reason: SocketAddrUse
     let own = network.address();
     let SocketAddr::V4(socket) = socket else { return false };
     match reason {
-        // Where a connection leaves the machine the system chooses the address it leaves from.
-        SocketAddrUse::TcpBind => {
-            *socket.ip() == own || socket == SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)
-        }
-        SocketAddrUse::TcpListen | SocketAddrUse::UdpBind => *socket.ip() == own,
+        SocketAddrUse::UdpBind => *socket.ip() == own,
         // The network was asked, and this is what it said.
-        SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => true,
-        SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
+        SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => true,
+        // Those are ours.
+        SocketAddrUse::TcpBind
+        | SocketAddrUse::TcpListen
+        | SocketAddrUse::TcpConnect
+        | SocketAddrUse::TcpAccept => false,
     }
 }
 
@@ -185,16 +196,27 @@ fn local(own: Ipv4Addr, socket: SocketAddrV4) -> SocketAddrV4 {
     if is_own { SocketAddrV4::new(own, socket.port()) } else { socket }
 }
 
-/// Where the guest's socket of that number is bound if it asks for `asked`.
-fn bindable<T: HasNetwork>(
-    store: &mut StoreContextMut<'_, T>,
-    rep: u32,
+/// Where a guest's socket of that family is bound if it asks for `asked`.
+///
+/// # Errors
+/// If that is not its pod's.
+fn bindable(
+    own: Ipv4Addr,
+    family: IpAddressFamily,
     asked: IpSocketAddress,
-) -> SocketResult<IpSocketAddress> {
-    let family = store.data_mut().held().family(rep);
-    let meant = family::meant(family, asked, ErrorCode::AccessDenied)?;
-    let own = store.data().network().map(|network| network.address());
-    Ok(SocketAddr::V4(own.map_or(meant, |own| local(own, meant))).into())
+) -> Result<SocketAddrV4, ErrorCode> {
+    let meant = local(own, family::meant(family, asked, ErrorCode::AccessDenied)?);
+    if *meant.ip() == own {
+        Ok(meant)
+    } else if is_unicast(*meant.ip()) {
+        Err(ErrorCode::AccessDenied)
+    } else {
+        Err(ErrorCode::InvalidArgument)
+    }
+}
+
+fn is_unicast(ip: Ipv4Addr) -> bool {
+    !ip.is_multicast() && !ip.is_broadcast()
 }
 
 /// Whom a guest reaches that asks for `asked` at a socket of that family, bound to `port`.
@@ -218,16 +240,6 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
     linker.allow_shadowing(true);
     let name = |interface: &str| format!("wasi:sockets/{interface}@{VERSION}");
 
-    linker.instance(&name("tcp-create-socket"))?.func_wrap(
-        "create-tcp-socket",
-        |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
-            let more = store.data_mut().held().one_more();
-            let mut sockets = store.data_mut().sockets();
-            let made = more.and_then(|more| Ok((sockets.create_tcp_socket(IpAddressFamily::Ipv4)?, more)));
-            let made = answer(&mut sockets, made)?;
-            Ok((made.map(|(socket, more)| hold(&mut store, socket, family, more)),))
-        },
-    )?;
     linker.instance(&name("udp-create-socket"))?.func_wrap_async(
         "create-udp-socket",
         |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
@@ -247,128 +259,7 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtim
         },
     )?;
 
-    let mut tcp = linker.instance(&name("tcp"))?;
-    tcp.resource("tcp-socket", ResourceType::host::<TcpSocket>(), |mut store, rep| {
-        HostTcpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(rep))?;
-        let held = store.data_mut().held();
-        held.sockets.remove(&rep);
-        held.attempts.remove(&rep);
-        Ok(())
-    })?;
-    tcp.func_wrap(
-        "[method]tcp-socket.accept",
-        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
-            let network = store.data().network().cloned();
-            let family = store.data_mut().held().family(this.rep());
-            let more = store.data_mut().held().one_more();
-            let mut sockets = store.data_mut().sockets();
-            let accepted = match more {
-                Ok(more) => accept(&mut sockets, network.as_deref(), &this).map(|accepted| (accepted, more)),
-                Err(error) => Err(error),
-            };
-            let accepted = answer(&mut sockets, accepted)?;
-            let held =
-                |((socket, input, output), more)| (hold(&mut store, socket, family, more), input, output);
-            Ok((accepted.map(held),))
-        },
-    )?;
-    tcp.func_wrap_async(
-        "[method]tcp-socket.start-bind",
-        |mut store, (this, network, socket): Binding<TcpSocket>| {
-            Box::new(async move {
-                let socket = bindable(&mut store, this.rep(), socket);
-                let mut sockets = store.data_mut().sockets();
-                let bound = match socket {
-                    Ok(socket) => HostTcpSocket::start_bind(&mut sockets, this, network, socket).await,
-                    Err(error) => Err(error),
-                };
-                Ok((answer(&mut sockets, bound)?,))
-            })
-        },
-    )?;
-    tcp.func_wrap_async(
-        "[method]tcp-socket.start-connect",
-        |mut store, (this, network, asked): Binding<TcpSocket>| {
-            Box::new(async move {
-                let (rep, from) = (this.rep(), store.data().network().map(|network| network.address()));
-                let family = store.data_mut().held().family(rep);
-                let reached = remote(store.data().network(), family, Protocol::Tcp, 0, asked);
-                let mut sockets = store.data_mut().sockets();
-                let attempt = reached.as_ref().ok().and_then(|reached| {
-                    retry::Attempt::begun(&mut sockets, &this, asked.into(), (*reached).into())
-                });
-                let started = match reached {
-                    Ok(reached) => connect(&mut sockets, from, this, network, reached.into()).await,
-                    Err(error) => Err(error.into()),
-                };
-                let started = answer(&mut sockets, started)?;
-                if started.is_ok()
-                    && let Some(socket) = store.data_mut().held().sockets.get_mut(&rep)
-                {
-                    socket.asked = Some(asked);
-                }
-                if let (Ok(()), Some(attempt)) = (&started, attempt) {
-                    store.data_mut().held().attempts.insert(rep, attempt);
-                }
-                Ok((started,))
-            })
-        },
-    )?;
-    tcp.func_wrap_async(
-        "[method]tcp-socket.finish-connect",
-        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
-            Box::new(async move {
-                let again = || Resource::<TcpSocket>::new_borrow(this.rep());
-                let mut sockets = store.data_mut().sockets();
-                let finished = HostTcpSocket::finish_connect(&mut sockets, again());
-                let finished = answer(&mut sockets, finished)?;
-                if finished.as_ref().err() == Some(&ErrorCode::WouldBlock) {
-                    return Ok((finished,));
-                }
-                let attempt = store.data_mut().held().attempts.remove(&this.rep());
-                let (Err(ErrorCode::ConnectionRefused), Some(attempt), Some(network)) =
-                    (&finished, attempt, store.data().network().cloned())
-                else {
-                    return Ok((finished,));
-                };
-                let Some(attempt) = attempt.next(&*network) else { return Ok((finished,)) };
-                let mut sockets = store.data_mut().sockets();
-                if retry::again(&mut sockets, network.address(), &this, &attempt).await {
-                    store.data_mut().held().attempts.insert(this.rep(), attempt);
-                    return Ok((Err(ErrorCode::WouldBlock),));
-                }
-                Ok((finished,))
-            })
-        },
-    )?;
-    tcp.func_wrap(
-        "[method]tcp-socket.local-address",
-        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
-            let family = store.data_mut().held().family(this.rep());
-            let mut sockets = store.data_mut().sockets();
-            let own = HostTcpSocket::local_address(&mut sockets, this);
-            let own = own.map(|own| family::told(family, own));
-            Ok((answer(&mut sockets, own)?,))
-        },
-    )?;
-    tcp.func_wrap(
-        "[method]tcp-socket.remote-address",
-        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
-            let held = store.data_mut().held();
-            let asked = held.sockets.get(&this.rep()).and_then(|socket| socket.asked);
-            let family = held.family(this.rep());
-            let mut sockets = store.data_mut().sockets();
-            let peer = HostTcpSocket::remote_address(&mut sockets, this);
-            let peer = peer.map(|peer| asked.unwrap_or_else(|| family::told(family, peer)));
-            Ok((answer(&mut sockets, peer)?,))
-        },
-    )?;
-    tcp.func_wrap(
-        "[method]tcp-socket.address-family",
-        |mut store: StoreContextMut<'_, T>, (this,): (Resource<TcpSocket>,)| {
-            Ok((store.data_mut().held().family(this.rep()),))
-        },
-    )?;
+    tcp::shadow(linker)?;
     udp::shadow(linker, &name("udp"))?;
     lookup::shadow(linker, &name("ip-name-lookup"))?;
     linker.allow_shadowing(false);
@@ -384,7 +275,7 @@ fn hold<T: HasNetwork, S>(
     family: IpAddressFamily,
     takes: Takes,
 ) -> Resource<S> {
-    let held = Socket { _takes: takes, family, asked: None };
+    let held = Socket { _takes: takes, family };
     store.data_mut().held().sockets.insert(socket.rep(), held);
     socket
 }
@@ -398,50 +289,4 @@ fn answer<R>(
         Ok(value) => Ok(Ok(value)),
         Err(error) => sockets.convert_error_code(error).map(Err),
     }
-}
-
-type Accepted = (Resource<TcpSocket>, Resource<DynInputStream>, Resource<DynOutputStream>);
-
-/// The next connection that the network admits; the others are closed, and the guest never hears of them.
-fn accept(
-    sockets: &mut WasiSocketsCtxView<'_>,
-    network: Option<&dyn Network>,
-    this: &Resource<TcpSocket>,
-) -> SocketResult<Accepted> {
-    let again = |socket: &Resource<TcpSocket>| Resource::new_borrow(socket.rep());
-    loop {
-        let (socket, input, output) = HostTcpSocket::accept(sockets, again(this))?;
-        let here: SocketAddr = HostTcpSocket::local_address(sockets, again(&socket))?.into();
-        // Whoever has gone already is told to the guest by what it reads.
-        let from = HostTcpSocket::remote_address(sockets, again(&socket)).map(SocketAddr::from);
-        let is_admitted = match (network, from) {
-            (Some(network), Ok(from)) => network.admits(Protocol::Tcp, here.port(), from),
-            (None, _) | (_, Err(_)) => true,
-        };
-        if is_admitted {
-            return Ok((socket, input, output));
-        }
-        sockets.table.delete(input)?;
-        sockets.table.delete(output)?;
-        sockets.table.delete(socket)?;
-    }
-}
-
-async fn connect(
-    sockets: &mut WasiSocketsCtxView<'_>,
-    own: Option<Ipv4Addr>,
-    this: Resource<TcpSocket>,
-    network: Resource<WasiNetwork>,
-    socket: SocketAddr,
-) -> SocketResult<()> {
-    let Some(own) = own else { return sockets.start_connect(this, network, socket.into()) };
-    let is_bound = HostTcpSocket::local_address(sockets, Resource::new_borrow(this.rep())).is_ok();
-    let is_cluster = matches!(socket.ip(), IpAddr::V4(ip) if ip.is_loopback());
-    if is_cluster && !is_bound {
-        let from = SocketAddr::from((own, 0));
-        let again = || Resource::new_borrow(this.rep());
-        HostTcpSocket::start_bind(sockets, again(), Resource::new_borrow(network.rep()), from.into()).await?;
-        HostTcpSocket::finish_bind(sockets, again())?;
-    }
-    sockets.start_connect(this, network, socket.into())
 }

@@ -4,7 +4,7 @@
 //! `bind ADDRESS`, `dial ADDRESS` (sends a line, prints the answer's first), `udp-bind ADDRESS`,
 //! `get ADDRESS` (asks by HTTP, prints the status line), `peer ADDRESS` (prints whom it is connected with),
 //! `udp-echo ADDRESS` (to itself), `tcp-echo ADDRESS` (to itself), `udp-ask ADDRESS` (prints the answer),
-//! `udp-serve ADDRESS` (answers until it is told `end`), `lookup NAME` (its addresses). An address may have a name
+//! `udp-serve ADDRESS` and `tcp-serve ADDRESS` (answer until they are told `end`), `lookup NAME` (its addresses). An address may have a name
 //! for its host. For ever: `udp-tell ADDRESS` answers each datagram with the pod's name and whom it came from,
 //! `udp-follow ADDRESS` asks one after the other and tells who answers, and as whom, whenever that changes.
 
@@ -31,6 +31,7 @@ fn main() {
             "peer" => TcpStream::connect(address).and_then(|stream| stream.peer_addr()).map(shown),
             "udp-ask" => udp_ask(address),
             "udp-serve" => udp_serve(address),
+            "tcp-serve" => tcp_serve(address),
             "tcp-echo" => tcp_echo(address),
             "udp-echo" => udp_echo(address),
             "lookup" => lookup(address),
@@ -155,6 +156,23 @@ fn udp_ask(address: &str) -> std::io::Result<String> {
     let mut bytes = [0; 16];
     let (length, from) = socket.recv_from(&mut bytes)?;
     Ok(format!("{} from {from}", String::from_utf8_lossy(&bytes[..length])))
+}
+
+/// Tells each client whom it takes the two of them for; how many there were.
+fn tcp_serve(address: &str) -> std::io::Result<String> {
+    let listener = TcpListener::bind(address)?;
+    println!("serving on {}", listener.local_addr()?);
+    let mut count = 0;
+    loop {
+        let (mut stream, from) = listener.accept()?;
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line)?;
+        if line == "end\n" {
+            return Ok(count.to_string());
+        }
+        write!(stream, "{} hears {} from {from}", stream.local_addr()?, line.trim_end())?;
+        count += 1;
+    }
 }
 
 /// What it was sent, as far as the network lets it hear.

@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ use super::wanted::{NodeAddress, Target, Wanted, wanted};
 use super::{Services, udp};
 use crate::client::Recorder;
 use crate::clock::Clock;
-use crate::runtime::doors::{Doors, Held};
+use crate::runtime::doors::{Back, Caller, Doors, Held};
 use crate::runtime::network::Protocol;
 
 /// Connections through all sockets together, or fewer where the process may have few files; who comes later waits
@@ -52,6 +53,7 @@ pub struct Listeners {
 
 impl Listeners {
     pub(crate) fn start(
+        threads: &Handle,
         services: Services,
         doors: Doors,
         nodes: Vec<NodeAddress>,
@@ -73,7 +75,7 @@ impl Listeners {
             closing: BTreeSet::new(),
             told: BTreeSet::new(),
         };
-        let task = tokio::spawn(keeper.run(stop.clone()));
+        let task = threads.spawn(keeper.run(stop.clone()));
         Self { stop, task }
     }
 
@@ -316,56 +318,100 @@ async fn accept(
     stop: CancellationToken,
 ) {
     let way = Arc::new(way);
+    let (back, mut returned): (Back, _) = mpsc::unbounded_channel();
     loop {
         let next = async {
             let slot = slots.take().await;
             (slot, listener.accept().await)
         };
-        let (slot, accepted) = tokio::select! {
+        let (passing, all) = tokio::select! {
             biased;
             () = closed.cancelled() => return,
-            next = next => next,
+            // The sender lives as long as this loop.
+            Some((at, waiting)) = returned.recv() => match waiting.into_caller() {
+                Ok(caller) => (Passing { caller, tried: vec![at] }, None),
+                Err(error) => {
+                    tracing::debug!(%error, %at, "a connection was lost on its way back");
+                    continue;
+                }
+            },
+            ((own, all), accepted) = next => match accepted {
+                Ok((stream, peer)) => {
+                    // Whoever is handed over still counts at this socket: its clients may not crowd out others of
+                    // the endpoint.
+                    let caller = Caller { stream, peer, held: Box::new(own) };
+                    (Passing { caller, tried: Vec::new() }, Some(all))
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to a service was not taken");
+                    way.clock.sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
         };
-        match accepted {
-            Ok((stream, from)) => {
-                let (way, stop) = (way.clone(), stop.clone());
-                // Waited for by its slot.
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = pass(&way, stream, from, slot) => {}
-                    }
-                });
+        let Some(carried) = passing.enter(&way, &back) else { continue };
+        let (way, back, stop, slots) = (way.clone(), back.clone(), stop.clone(), slots.all.clone());
+        // Waited for by its slot.
+        tokio::spawn(async move {
+            let carry = async {
+                let _all = match all {
+                    Some(all) => Some(all),
+                    None => slots.acquire_owned().await.ok(),
+                };
+                carried.go(&way, &back).await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = carry => {}
             }
-            Err(error) => {
-                tracing::debug!(%error, "a connection to a service was not taken");
-                way.clock.sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        });
     }
 }
 
-/// Lets the connection through to an endpoint, another if one does not answer.
-async fn pass(way: &Way, mut stream: TcpStream, from: SocketAddr, (own, _all): Slot) {
-    let mut tried = Vec::new();
-    // Whoever is handed over still counts at this socket: its clients may not crowd out others of the endpoint.
-    let mut own: Held = Box::new(own);
-    while let Some(to) = way.target.endpoint(&way.services, from.ip(), &tried) {
-        (stream, own) = match way.doors.enter(to, stream, from, own) {
-            Ok(()) => return,
-            Err(back) => back,
-        };
-        match way.clock.timeout(CONNECT_MAX, dial(from.ip(), to)).await {
-            Ok(Ok(endpoint)) => return splice(way, stream, endpoint, from).await,
-            Ok(Err(error)) => tracing::debug!(%error, %to, "an endpoint is not there"),
-            Err(_) => tracing::debug!(%to, "an endpoint does not answer"),
+/// A connection on its way to an endpoint, and those that it has tried.
+struct Passing {
+    caller: Caller,
+    tried: Vec<SocketAddrV4>,
+}
+
+/// One that is to be carried to an endpoint outside this process.
+struct Carried {
+    passing: Passing,
+    to: SocketAddrV4,
+}
+
+impl Passing {
+    /// Hands it over to an endpoint of this process. What is to be done if the next is none; nothing is left of it if
+    /// nobody is there.
+    fn enter(self, way: &Way, back: &Back) -> Option<Carried> {
+        let Self { caller, tried } = self;
+        let to = way.target.endpoint(&way.services, caller.peer.ip(), &tried)?;
+        let caller = way.doors.enter(to, caller, back).err()?;
+        Some(Carried { passing: Self { caller, tried }, to })
+    }
+}
+
+impl Carried {
+    /// Carries it there, or to another if that one does not answer.
+    async fn go(mut self, way: &Way, back: &Back) {
+        loop {
+            let Self { passing: Passing { caller, mut tried }, to } = self;
+            match way.clock.timeout(CONNECT_MAX, dial(caller.peer.ip(), to)).await {
+                Ok(Ok(endpoint)) => {
+                    return splice(way, caller.stream, endpoint, caller.peer, caller.held).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%error, %to, "an endpoint is not there"),
+                Err(_) => tracing::debug!(%to, "an endpoint does not answer"),
+            }
+            tried.push(to);
+            let Some(next) = (Passing { caller, tried }).enter(way, back) else { return };
+            self = next;
         }
-        tried.push(to);
     }
 }
 
 /// Carries bytes between the two until both are done.
-async fn splice(way: &Way, stream: TcpStream, endpoint: TcpStream, from: SocketAddr) {
+async fn splice(way: &Way, stream: TcpStream, endpoint: TcpStream, from: SocketAddr, _held: Held) {
     for socket in [&stream, &endpoint] {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "a connection may be slow");

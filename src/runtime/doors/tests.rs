@@ -8,47 +8,65 @@ use super::*;
 
 const AT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 128, 0, 1), 8080);
 
-fn held() -> Held {
-    Box::new(())
-}
-
-/// Both ends of a connection, and where the first comes from.
-async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
+/// A client, and its connection as somebody has accepted it.
+async fn pair() -> (TcpStream, Caller) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (server, peer) = listener.accept().await.unwrap();
-    (client, server, peer)
+    let (stream, peer) = listener.accept().await.unwrap();
+    (client, Caller { stream, peer, held: Box::new(()) })
+}
+
+fn back() -> Back {
+    mpsc::unbounded_channel().0
 }
 
 #[tokio::test]
 async fn connections_arrive_where_somebody_serves() {
     let doors = Doors::default();
-    let (mut client, stream, peer) = pair().await;
-    let (stream, _) = doors.enter(AT, stream, peer, held()).expect_err("nobody serves yet");
+    let (mut client, caller) = pair().await;
+    let caller = doors.enter(AT, caller, &back()).expect_err("nobody serves yet");
+    let peer = caller.peer;
     let mut door = doors.open(AT);
-    assert!(doors.enter(AT, stream, peer, held()).is_ok());
-    let (mut arrived, from, _) = door.arrival().await.unwrap();
-    assert_eq!(from, peer);
-    arrived.write_all(b"hello").await.unwrap();
+    assert!(doors.enter(AT, caller, &back()).is_ok());
+    let mut arrived = door.arrival().await.unwrap();
+    assert_eq!(arrived.peer, peer);
+    arrived.stream.write_all(b"hello").await.unwrap();
     drop(arrived);
     let mut said = String::new();
     client.read_to_string(&mut said).await.unwrap();
     assert_eq!(said, "hello");
 
-    let (_, stream, peer) = pair().await;
+    let (_, caller) = pair().await;
     let elsewhere = SocketAddrV4::new(*AT.ip(), 8081);
-    assert!(doors.enter(elsewhere, stream, peer, held()).is_err());
+    assert!(doors.enter(elsewhere, caller, &back()).is_err());
 }
 
 #[tokio::test]
-async fn who_is_in_when_it_closes_is_not_lost() {
+async fn who_is_in_when_it_closes_is_served_or_comes_back() {
     let doors = Doors::default();
+    let (back, mut returned) = mpsc::unbounded_channel();
     let door = doors.open(AT);
-    let (_client, stream, peer) = pair().await;
-    assert!(doors.enter(AT, stream, peer, held()).is_ok());
-    assert_eq!(door.close().await.len(), 1);
-    let (_, stream, peer) = pair().await;
-    assert!(doors.enter(AT, stream, peer, held()).is_err());
+    let (_client, caller) = pair().await;
+    assert!(doors.enter(AT, caller, &back).is_ok());
+    assert_eq!(door.close().len(), 1);
+    assert!(returned.try_recv().is_err());
+
+    let door = doors.open(AT);
+    let (mut client, caller) = pair().await;
+    let peer = caller.peer;
+    assert!(doors.enter(AT, caller, &back).is_ok());
+    drop(door);
+    let (at, waiting) = returned.try_recv().unwrap();
+    let mut caller = waiting.into_caller().unwrap();
+    assert_eq!((at, caller.peer), (AT, peer));
+    caller.stream.write_all(b"somebody else").await.unwrap();
+    drop(caller);
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    assert_eq!(said, "somebody else");
+
+    let (_, caller) = pair().await;
+    assert!(doors.enter(AT, caller, &back).is_err());
 }
 
 #[tokio::test]
@@ -57,14 +75,14 @@ async fn too_many_go_the_long_way() {
     let mut door = doors.open(AT);
     let mut clients = Vec::new();
     for _ in 0..WAITING_MAX {
-        let (client, stream, peer) = pair().await;
+        let (client, caller) = pair().await;
         clients.push(client);
-        assert!(doors.enter(AT, stream, peer, held()).is_ok());
+        assert!(doors.enter(AT, caller, &back()).is_ok());
     }
-    let (_client, stream, peer) = pair().await;
-    let (stream, _) = doors.enter(AT, stream, peer, held()).expect_err("it is full");
+    let (_client, caller) = pair().await;
+    let caller = doors.enter(AT, caller, &back()).expect_err("it is full");
     door.arrival().await.unwrap();
-    assert!(doors.enter(AT, stream, peer, held()).is_ok());
+    assert!(doors.enter(AT, caller, &back()).is_ok());
 }
 
 #[tokio::test]
@@ -74,8 +92,8 @@ async fn the_latest_to_open_it_has_it() {
     let mut new = doors.open(AT);
     assert!(old.arrival().now_or_never().is_none());
     drop(old);
-    let (_client, stream, peer) = pair().await;
-    assert!(doors.enter(AT, stream, peer, held()).is_ok());
+    let (_client, caller) = pair().await;
+    assert!(doors.enter(AT, caller, &back()).is_ok());
     new.arrival().await.unwrap();
     drop(new);
     assert!(doors.all().is_empty());
@@ -86,8 +104,9 @@ async fn what_counts_it_is_held_until_it_ends() {
     let doors = Doors::default();
     let counted = Arc::new(());
     let mut door = doors.open(AT);
-    let (_client, stream, peer) = pair().await;
-    assert!(doors.enter(AT, stream, peer, Box::new(Arc::clone(&counted))).is_ok());
+    let (_client, caller) = pair().await;
+    let caller = Caller { held: Box::new(Arc::clone(&counted)), ..caller };
+    assert!(doors.enter(AT, caller, &back()).is_ok());
     let arrived = door.arrival().await.unwrap();
     assert_eq!(Arc::strong_count(&counted), 2);
     drop(arrived);

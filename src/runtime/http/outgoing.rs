@@ -7,7 +7,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -25,14 +25,16 @@ use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::stream::Pause;
 use crate::clock::Clock;
-use crate::runtime::network::{ENDPOINTS_MAX, LookupError, Network, Protocol, Refusal, as_ipv4};
+use crate::runtime::network::{LookupError, Network, Protocol, Refusal, as_ipv4};
+use crate::runtime::sockets::connect;
+use crate::runtime::sockets::options::Options;
 
 /// Requests of one instance that are under way at a time.
 const REQUESTS_MAX: usize = 256;
@@ -213,7 +215,7 @@ async fn connect(network: &dyn Network, target: &Target) -> Result<TcpStream, Er
         let Some(address) = as_ipv4(address) else { continue };
         let to = SocketAddrV4::new(address, target.port);
         match network.route(Protocol::Tcp, 0, to) {
-            Ok(reached) => match connect_to_any(network, to, reached).await {
+            Ok(reached) => match connect::connect(network, None, &Options::default(), to, reached).await {
                 Ok(stream) => return Ok(stream),
                 Err(failed) => error = connect_error(failed),
             },
@@ -222,34 +224,6 @@ async fn connect(network: &dyn Network, target: &Target) -> Result<TcpStream, Er
         }
     }
     Err(error)
-}
-
-/// Connects to `reached`, to which `to` led, or to another if nobody is there.
-pub(in crate::runtime) async fn connect_to_any(
-    network: &dyn Network,
-    to: SocketAddrV4,
-    mut reached: SocketAddrV4,
-) -> io::Result<TcpStream> {
-    let mut tried = Vec::new();
-    loop {
-        match connect_from(network.address(), reached).await {
-            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-                tried.push(reached);
-                let another = if tried.len() < ENDPOINTS_MAX { network.another(to, &tried) } else { None };
-                reached = another.ok_or(refused)?;
-            }
-            other => return other,
-        }
-    }
-}
-
-async fn connect_from(own: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    // Where a connection leaves the machine the system chooses the address it leaves from.
-    if to.ip().is_loopback() {
-        socket.bind(SocketAddr::from((own, 0)))?;
-    }
-    socket.connect(to.into()).await
 }
 
 fn lookup_error(error: LookupError) -> Error {

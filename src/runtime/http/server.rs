@@ -16,6 +16,7 @@ use super::complaints::Complaints;
 use super::exchange::Handler;
 use super::gate::Gate;
 use super::{FRESH_MAX, Http, Instances, WAITING_MAX, connection};
+use crate::runtime::doors::Caller;
 use crate::runtime::environment::Environment;
 use crate::runtime::network::{Network, Protocol};
 use crate::runtime::stop::Stop;
@@ -113,7 +114,7 @@ impl Server {
             tokio::select! {
                 accepted = listener.accept() => accepted.map(|(stream, peer)| (stream, peer, (Some(place), None))),
                 arrived = door.arrival() => {
-                    arrived.map(|(stream, peer, held)| (stream, peer, (Some(place), Some(held))))
+                    arrived.map(|Caller { stream, peer, held }| (stream, peer, (Some(place), Some(held))))
                 }
             }
         };
@@ -147,7 +148,7 @@ impl Server {
             }
         }
         // Whoever has connected by now is not turned away.
-        for (stream, peer, held) in door.close().await {
+        for Caller { stream, peer, held } in door.close() {
             admit(&mut connections, stream, peer, (None, Some(held)));
         }
         while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {

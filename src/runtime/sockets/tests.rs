@@ -1,11 +1,15 @@
 use std::io::{Read, Write};
+use std::net::IpAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
-use crate::runtime::Exit;
-use crate::runtime::doors::{Door, Doors};
+use crate::runtime::doors::{Caller, Door, Doors};
 use crate::runtime::network::fixture::Fixed;
 use crate::runtime::network::{ENDPOINTS_MAX, LookupError};
-use crate::runtime::wasm::tests::{real, run_with};
+use crate::runtime::wasm::tests::{DEADLINE, log_of, real, run_with, spec, wait_for_output};
+use crate::runtime::{Exit, Runtime as _};
 
 const OWN: Ipv4Addr = Ipv4Addr::new(127, 128, 0, 7);
 
@@ -63,26 +67,39 @@ fn addresses_are_told_as_of_the_sockets_family() {
 
 #[test]
 fn only_the_pods_own_address_is_bound() {
-    use SocketAddrUse::{TcpAccept, TcpBind, TcpConnect, TcpListen, UdpBind, UdpReceive, UdpSend};
+    use ErrorCode::{AccessDenied, InvalidArgument};
+    use IpAddressFamily::{Ipv4, Ipv6};
+    for (family, asked, bound) in [
+        (Ipv4, "127.128.0.7:80", Ok("127.128.0.7:80")),
+        (Ipv4, "0.0.0.0:80", Ok("127.128.0.7:80")),
+        (Ipv4, "127.0.0.1:0", Ok("127.128.0.7:0")),
+        (Ipv4, "127.128.0.8:80", Err(AccessDenied)),
+        (Ipv4, "127.0.0.2:80", Err(AccessDenied)),
+        (Ipv4, "192.0.2.1:80", Err(AccessDenied)),
+        (Ipv4, "224.0.0.1:80", Err(InvalidArgument)),
+        (Ipv4, "255.255.255.255:80", Err(InvalidArgument)),
+        (Ipv4, "[::]:80", Err(InvalidArgument)),
+        (Ipv6, "[::]:80", Ok("127.128.0.7:80")),
+        (Ipv6, "[::ffff:127.128.0.8]:80", Err(AccessDenied)),
+        (Ipv6, "[2001:db8::1]:80", Err(AccessDenied)),
+    ] {
+        let answer = bindable(OWN, family, socket(asked).into());
+        assert_eq!(answer, bound.map(|text| text.parse().unwrap()), "{asked}");
+    }
+}
+
+#[test]
+fn what_is_left_to_wasmtime_is_datagrams_from_the_pods_address() {
+    use SocketAddrUse::{TcpBind, TcpConnect, UdpBind, UdpReceive, UdpSend};
     for (address, reason, permitted) in [
-        ("127.128.0.7:80", TcpBind, true),
-        ("127.128.0.7:80", TcpListen, true),
         ("127.128.0.7:80", UdpBind, true),
-        ("127.128.0.8:80", TcpBind, false),
-        ("127.128.0.8:80", TcpListen, false),
-        ("127.0.0.1:80", TcpBind, false),
-        ("0.0.0.0:0", TcpBind, true),
-        ("0.0.0.0:80", TcpBind, false),
-        ("0.0.0.0:0", TcpListen, false),
         ("0.0.0.0:0", UdpBind, false),
-        ("[::]:0", TcpBind, false),
-        ("127.128.0.8:80", TcpConnect, true),
-        ("127.64.0.1:80", TcpConnect, true),
+        ("127.128.0.8:80", UdpBind, false),
         ("127.96.0.10:53", UdpSend, true),
-        ("192.0.2.1:80", TcpConnect, true),
-        ("[2001:db8::1]:80", TcpConnect, false),
-        ("127.0.0.1:999", TcpAccept, true),
         ("127.0.0.1:999", UdpReceive, true),
+        ("[2001:db8::1]:80", UdpSend, false),
+        ("127.128.0.7:80", TcpBind, false),
+        ("192.0.2.1:80", TcpConnect, false),
     ] {
         assert_eq!(is_permitted(&Fixed(OWN), socket(address), reason), permitted, "{address} {reason:?}");
     }
@@ -150,8 +167,10 @@ fn where_nobody_is_at_an_endpoint_another_is_tried() {
     }
     // So it is for requests that the host makes.
     let network: Arc<dyn Network> = Arc::new(InOrder(gone(3).chain([live]).collect()));
-    let reached = real().threads.block_on(crate::runtime::http::outgoing::connect_to_any(
+    let reached = real().threads.block_on(connect::connect(
         &*network,
+        None,
+        &options::Options::default(),
         "127.96.0.2:80".parse().unwrap(),
         network.route(Protocol::Tcp, 0, "127.96.0.2:80".parse().unwrap()).unwrap(),
     ));
@@ -159,6 +178,103 @@ fn where_nobody_is_at_an_endpoint_another_is_tried() {
     stream.set_nonblocking(false).unwrap();
     stream.write_all(b"x").unwrap();
     thread.join().unwrap();
+}
+
+/// A pod that connections are handed over to, and which does not admit one of its clients.
+struct Open(Fixed, Doors);
+
+const UNWANTED: Ipv4Addr = Ipv4Addr::new(127, 255, 0, 26);
+
+#[async_trait::async_trait]
+impl Network for Open {
+    fn address(&self) -> Ipv4Addr {
+        self.0.address()
+    }
+
+    fn route(&self, protocol: Protocol, port: u16, to: SocketAddrV4) -> Result<SocketAddrV4, Refusal> {
+        self.0.route(protocol, port, to)
+    }
+
+    fn admits(&self, _: Protocol, port: u16, from: SocketAddr) -> bool {
+        assert_ne!(port, 0);
+        from.ip() != UNWANTED
+    }
+
+    fn door(&self, port: u16) -> Door {
+        self.1.open(SocketAddrV4::new(self.address(), port))
+    }
+
+    async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
+        self.0.lookup(name).await
+    }
+}
+
+#[test]
+fn a_guest_that_listens_is_given_what_was_accepted_elsewhere() {
+    let real = real();
+    real.threads.block_on(async {
+        let own = Ipv4Addr::new(127, 255, 0, 24);
+        let doors = Doors::default();
+        let mut spec = spec(&real.runtime, "connect", &["tcp-serve", "0.0.0.0:0"]).await;
+        spec.network = Some(Arc::new(Open(Fixed(own), doors.clone())));
+        let output = log_of(&spec);
+        let container = real.runtime.start(spec).await;
+        wait_for_output(&output, "serving on ").await;
+        let said = output.tail(usize::MAX, usize::MAX);
+        let at: SocketAddrV4 = said.trim().rsplit(' ').next().unwrap().parse().unwrap();
+        assert_eq!(*at.ip(), own);
+
+        let service = TcpListener::bind("127.255.0.25:0").await.unwrap();
+        let there = service.local_addr().unwrap();
+        // The guest hears one after the other, so each says at once what it has to say.
+        let client = async |from: Ipv4Addr, to: SocketAddr, said: &str| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind((from, 0).into()).unwrap();
+            let mut stream = socket.connect(to).await.unwrap();
+            // Those that are turned away may be gone already.
+            stream.write_all(said.as_bytes()).await.ok();
+            stream
+        };
+        let answer = async |mut stream: TcpStream| {
+            let mut text = String::new();
+            let read = real.clock.timeout(DEADLINE, stream.read_to_string(&mut text)).await.unwrap();
+            read.map(|_| text).unwrap_or_default()
+        };
+        let held = Arc::new(());
+        let (back, _) = tokio::sync::mpsc::unbounded_channel();
+        let hand_over = async || {
+            let (stream, peer) = service.accept().await.unwrap();
+            let caller = Caller { stream, peer, held: Box::new(Arc::clone(&held)) };
+            assert!(doors.enter(at, caller, &back).is_ok(), "it is open");
+        };
+        for _ in 0..3 {
+            // Both kinds see the same: the pod, and the client.
+            let direct = client(Ipv4Addr::LOCALHOST, at.into(), "hello\n").await;
+            let handed = client(Ipv4Addr::LOCALHOST, there, "hello\n").await;
+            hand_over().await;
+            for one in [handed, direct] {
+                let me = one.local_addr().unwrap();
+                assert_eq!(answer(one).await, format!("{at} hears hello from {me}"));
+            }
+            for to in [SocketAddr::from(at), there] {
+                let unwanted = client(UNWANTED, to, "hello\n").await;
+                if to == there {
+                    hand_over().await;
+                }
+                assert_eq!(answer(unwanted).await, "");
+            }
+        }
+        let last = client(Ipv4Addr::LOCALHOST, there, "end\n").await;
+        hand_over().await;
+        assert_eq!(answer(last).await, "");
+        assert_eq!(real.clock.timeout(DEADLINE, container.exited()).await.unwrap(), Exit::Code(0));
+        assert!(output.tail(usize::MAX, usize::MAX).ends_with("tcp-serve 0.0.0.0:0: 6\n"));
+        // Nothing is held any more where they were accepted, and nobody is let in.
+        assert_eq!(Arc::strong_count(&held), 1);
+        let _late = client(Ipv4Addr::LOCALHOST, there, "").await;
+        let (stream, peer) = service.accept().await.unwrap();
+        assert!(doors.enter(at, Caller { stream, peer, held: Box::new(()) }, &back).is_err());
+    });
 }
 
 #[test]

@@ -56,11 +56,17 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>, name: &str
         "[method]udp-socket.start-bind",
         |mut store, (this, network, socket): Binding<UdpSocket>| {
             Box::new(async move {
-                let socket = bindable(&mut store, this.rep(), socket);
+                let family = store.data_mut().held().family(this.rep());
+                let own = store.data().network().map(|network| network.address());
+                let own = own.ok_or(ErrorCode::AccessDenied);
+                let at = own.and_then(|own| bindable(own, family, socket));
                 let mut sockets = store.data_mut().sockets();
-                let bound = match socket {
-                    Ok(socket) => HostUdpSocket::start_bind(&mut sockets, this, network, socket).await,
-                    Err(error) => Err(error),
+                let bound = match at {
+                    Ok(at) => {
+                        let at = SocketAddr::V4(at).into();
+                        HostUdpSocket::start_bind(&mut sockets, this, network, at).await
+                    }
+                    Err(error) => Err(error.into()),
                 };
                 Ok((answer(&mut sockets, bound)?,))
             })
