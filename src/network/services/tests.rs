@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::virtual_runtime;
 
-fn services(change: Value, endpoints: &[&str]) -> Services {
+pub(super) fn services(change: Value, endpoints: &[&str]) -> Services {
     let services = Services::new(
         AddressPlan::default(),
         Clock::starting_at(Timestamp::UNIX_EPOCH),

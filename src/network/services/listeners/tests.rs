@@ -1,3 +1,7 @@
+use serde_json::json;
+
+use super::super::table::Front;
+use super::super::tests::services;
 use super::*;
 use crate::clock::virtual_runtime;
 
@@ -102,5 +106,61 @@ fn one_socket_never_has_all_the_connections() {
         drop(held);
         drop(greedy.take().await);
         assert!(connections_max() >= 1 && connections_max() <= CONNECTIONS_MAX);
+    });
+}
+
+#[test]
+fn whom_a_pod_has_not_taken_when_it_ends_goes_to_another() {
+    virtual_runtime().unwrap().block_on(async {
+        let clock = Clock::starting_at(jiff::Timestamp::UNIX_EPOCH);
+        let doors = Doors::default();
+        let [first, second] = ["127.128.0.5:8080", "127.128.0.6:8080"].map(|at| at.parse().unwrap());
+        let way = Way {
+            services: services(json!({}), &["127.128.0.5", "127.128.0.6"]),
+            doors: doors.clone(),
+            clock,
+            target: Target::Service {
+                front: Front::Cluster(Protocol::Tcp, "127.96.0.9:80".parse().unwrap()),
+                node: None,
+                of: ("n".to_owned(), "web".to_owned()),
+                port: String::new(),
+            },
+        };
+        let (ends, goes_on) = (doors.open(first), doors.open(second));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let slots = Slots { own: Arc::new(Semaphore::new(20)), all: Arc::new(Semaphore::new(20)) };
+        let (own, all) = (slots.own.clone(), slots.all.clone());
+        let closed = CancellationToken::new();
+        let accepting = tokio::spawn(accept(listener, way, slots, closed.clone(), CancellationToken::new()));
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            clients.push(TcpStream::connect(at).await.unwrap());
+        }
+        // Each is on its way to one of the two, and nobody is carried.
+        while own.available_permits() > 9 {
+            tokio::task::yield_now().await;
+        }
+        assert!(all.available_permits() >= 19, "one at most waits to be accepted");
+        drop(ends);
+        let mut goes_on = goes_on;
+        for _ in 0..10 {
+            let Caller { mut stream, held, .. } = goes_on.arrival().await.unwrap();
+            stream.write_all(b"here").await.unwrap();
+            drop((stream, held));
+        }
+        for client in &mut clients {
+            assert_eq!(read(client).await, "here");
+        }
+        // Where there is nobody any more, a connection ends.
+        let mut late = TcpStream::connect(at).await.unwrap();
+        while own.available_permits() > 18 {
+            tokio::task::yield_now().await;
+        }
+        drop(goes_on);
+        assert_eq!(read(&mut late).await, "");
+        closed.cancel();
+        accepting.await.unwrap();
+        assert_eq!((own.available_permits(), all.available_permits()), (20, 20));
     });
 }
