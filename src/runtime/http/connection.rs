@@ -27,7 +27,7 @@ const STREAMS_MAX: u32 = 128;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Of an answer, what waits to be sent on one stream.
-const SEND_BUFFER: usize = 256 << 10;
+const SEND_BUFFER: usize = 64 << 10;
 /// Silence after which an HTTP/2 client is asked whether it is still there, and the time it has to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);

@@ -11,6 +11,10 @@ use crate::clock::Clock;
 /// How long a request waits for its turn.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// How often a request lets others go first before it stands in the line: most places are free again within
+/// microseconds, and to be called up from the line takes longer than that.
+const YIELDS: usize = 4;
+
 /// Lets so many in.
 pub(super) struct Gate {
     places: Arc<Semaphore>,
@@ -34,10 +38,14 @@ impl Gate {
         Self { places, count, waiting: AtomicUsize::new(0), waiting_max }
     }
 
-    /// A place, until it is dropped; in the order of coming.
+    /// A place, until it is dropped; for those in the line in the order of coming.
     pub(super) async fn enter(&self, clock: Clock) -> Result<OwnedSemaphorePermit, Busy> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(place);
+        for _ in 0..YIELDS {
+            // None is left while somebody is in the line.
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return Ok(place);
+            }
+            tokio::task::yield_now().await;
         }
         let waiting = Waiting(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
