@@ -23,14 +23,10 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
-use wasmtime_wasi::p2::bindings::sockets::network::{
-    ErrorCode, Host as _, IpAddressFamily, IpSocketAddress, Network as WasiNetwork,
-};
-use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
+use wasmtime::component::Linker;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use wasmtime_wasi::p2::{SocketError, SocketResult};
-use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView, WasiSocketsView as _};
+use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
 
 use super::budget::{Budget, Charge};
@@ -235,58 +231,17 @@ fn remote(
     })
 }
 
+/// An interface of the package, as it is linked.
+fn name(interface: &str) -> String {
+    format!("wasi:sockets/{interface}@{VERSION}")
+}
+
 /// Replaces those functions of wasmtime-wasi's sockets in `linker`.
 pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    let name = |interface: &str| format!("wasi:sockets/{interface}@{VERSION}");
-
-    linker.instance(&name("udp-create-socket"))?.func_wrap_async(
-        "create-udp-socket",
-        |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
-            Box::new(async move {
-                let more = store.data_mut().held().one_more();
-                let mut sockets = store.data_mut().sockets();
-                let made = match more {
-                    Ok(more) => {
-                        let made = sockets.create_udp_socket(IpAddressFamily::Ipv4).await;
-                        made.map(|socket| (socket, more))
-                    }
-                    Err(error) => Err(error),
-                };
-                let made = answer(&mut sockets, made)?;
-                Ok((made.map(|(socket, more)| hold(&mut store, socket, family, more)),))
-            })
-        },
-    )?;
-
     tcp::shadow(linker)?;
-    udp::shadow(linker, &name("udp"))?;
+    udp::shadow(linker)?;
     lookup::shadow(linker, &name("ip-name-lookup"))?;
     linker.allow_shadowing(false);
     Ok(())
-}
-
-type Binding<S> = (Resource<S>, Resource<WasiNetwork>, IpSocketAddress);
-
-/// Remembers what a new socket takes until it is dropped.
-fn hold<T: HasNetwork, S>(
-    store: &mut StoreContextMut<'_, T>,
-    socket: Resource<S>,
-    family: IpAddressFamily,
-    takes: Takes,
-) -> Resource<S> {
-    let held = Socket { _takes: takes, family };
-    store.data_mut().held().sockets.insert(socket.rep(), held);
-    socket
-}
-
-/// What the guest is told: an error code, unless the error ends it.
-fn answer<R>(
-    sockets: &mut WasiSocketsCtxView<'_>,
-    result: SocketResult<R>,
-) -> wasmtime::Result<Result<R, ErrorCode>> {
-    match result {
-        Ok(value) => Ok(Ok(value)),
-        Err(error) => sockets.convert_error_code(error).map(Err),
-    }
 }

@@ -1,18 +1,21 @@
-//! `wasi:sockets/udp`: each datagram is the network's to judge.
+//! `wasi:sockets/udp`, by wasmtime-wasi: each datagram is the network's to judge.
 
 use std::net::{SocketAddr, SocketAddrV4};
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType};
-use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
+use wasmtime_wasi::p2::bindings::sockets::network::{
+    ErrorCode, Host as _, IpAddressFamily, IpSocketAddress, Network as WasiNetwork,
+};
 use wasmtime_wasi::p2::bindings::sockets::udp::{
     HostIncomingDatagramStream, HostOutgoingDatagramStream, HostUdpSocket, IncomingDatagramStream,
     OutgoingDatagram, OutgoingDatagramStream,
 };
+use wasmtime_wasi::p2::bindings::sockets::udp_create_socket::Host as _;
 use wasmtime_wasi::p2::{SocketResult, UdpSocket};
-use wasmtime_wasi::sockets::WasiSocketsView as _;
+use wasmtime_wasi::sockets::{WasiSocketsCtxView, WasiSocketsView as _};
 
-use super::{Binding, HasNetwork, answer, bindable, family, remote};
+use super::{HasNetwork, Socket, Takes, bindable, family, name, remote};
 use crate::runtime::network::{Network, Protocol};
 
 /// What a run knows of the streams of one of its sockets.
@@ -31,8 +34,26 @@ impl Stream {
 }
 
 /// Replaces functions of the interface; shadowing is allowed by the caller.
-pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>, name: &str) -> wasmtime::Result<()> {
-    let mut udp = linker.instance(name)?;
+pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+    linker.instance(&name("udp-create-socket"))?.func_wrap_async(
+        "create-udp-socket",
+        |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
+            Box::new(async move {
+                let more = store.data_mut().held().one_more();
+                let mut sockets = store.data_mut().sockets();
+                let made = match more {
+                    Ok(more) => {
+                        let made = sockets.create_udp_socket(IpAddressFamily::Ipv4).await;
+                        made.map(|socket| (socket, more))
+                    }
+                    Err(error) => Err(error),
+                };
+                let made = answer(&mut sockets, made)?;
+                Ok((made.map(|(socket, more)| hold(&mut store, socket, family, more)),))
+            })
+        },
+    )?;
+    let mut udp = linker.instance(&name("udp"))?;
     udp.resource("udp-socket", ResourceType::host::<UdpSocket>(), |mut store, rep| {
         HostUdpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(rep))?;
         store.data_mut().held().sockets.remove(&rep);
@@ -52,26 +73,23 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>, name: &str
             HostOutgoingDatagramStream::drop(&mut sockets, Resource::new_own(rep)).await
         })
     })?;
-    udp.func_wrap_async(
-        "[method]udp-socket.start-bind",
-        |mut store, (this, network, socket): Binding<UdpSocket>| {
-            Box::new(async move {
-                let family = store.data_mut().held().family(this.rep());
-                let own = store.data().network().map(|network| network.address());
-                let own = own.ok_or(ErrorCode::AccessDenied);
-                let at = own.and_then(|own| bindable(own, family, socket));
-                let mut sockets = store.data_mut().sockets();
-                let bound = match at {
-                    Ok(at) => {
-                        let at = SocketAddr::V4(at).into();
-                        HostUdpSocket::start_bind(&mut sockets, this, network, at).await
-                    }
-                    Err(error) => Err(error.into()),
-                };
-                Ok((answer(&mut sockets, bound)?,))
-            })
-        },
-    )?;
+    udp.func_wrap_async("[method]udp-socket.start-bind", |mut store, (this, network, socket): Binding| {
+        Box::new(async move {
+            let family = store.data_mut().held().family(this.rep());
+            let own = store.data().network().map(|network| network.address());
+            let own = own.ok_or(ErrorCode::AccessDenied);
+            let at = own.and_then(|own| bindable(own, family, socket));
+            let mut sockets = store.data_mut().sockets();
+            let bound = match at {
+                Ok(at) => {
+                    let at = SocketAddr::V4(at).into();
+                    HostUdpSocket::start_bind(&mut sockets, this, network, at).await
+                }
+                Err(error) => Err(error.into()),
+            };
+            Ok((answer(&mut sockets, bound)?,))
+        })
+    })?;
     udp.func_wrap_async(
         "[method]udp-socket.stream",
         |mut store, (this, asked): (Resource<UdpSocket>, Option<IpSocketAddress>)| {
@@ -171,6 +189,31 @@ pub(super) fn shadow<T: HasNetwork + 'static>(linker: &mut Linker<T>, name: &str
             })
         },
     )
+}
+
+type Binding = (Resource<UdpSocket>, Resource<WasiNetwork>, IpSocketAddress);
+
+/// Remembers what a new socket takes until it is dropped.
+fn hold<T: HasNetwork>(
+    store: &mut StoreContextMut<'_, T>,
+    socket: Resource<UdpSocket>,
+    family: IpAddressFamily,
+    takes: Takes,
+) -> Resource<UdpSocket> {
+    let held = Socket { _takes: takes, family };
+    store.data_mut().held().sockets.insert(socket.rep(), held);
+    socket
+}
+
+/// What the guest is told: an error code, unless the error ends it.
+fn answer<R>(
+    sockets: &mut WasiSocketsCtxView<'_>,
+    result: SocketResult<R>,
+) -> wasmtime::Result<Result<R, ErrorCode>> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) => sockets.convert_error_code(error).map(Err),
+    }
 }
 
 /// As whom a guest knows whoever is at `socket`.
