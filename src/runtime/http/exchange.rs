@@ -17,7 +17,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::Instances;
 use super::body::{Answer, Received, Taking};
-use super::gate::Busy;
+use super::gate::{Busy, Entered, Next};
 use super::server::{Entry, Live, Server};
 use super::stream::STALL_MAX;
 use crate::clock::Clock;
@@ -30,6 +30,10 @@ use crate::runtime::{Exit, Fuel, wasm};
 /// How long a client may take nothing of its answer while others wait for an instance; well below the time that
 /// those wait.
 const STALL_WANTED_MAX: Duration = Duration::from_secs(5);
+/// How long a request waits for an instance.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Requests that are answered one after the other before the thread has a look at what else there is.
+const IN_A_ROW: u32 = 8;
 /// Of a path, what is told in a line of the log.
 const PATH_TOLD_MAX: usize = 256;
 
@@ -96,17 +100,21 @@ fn say(teller: &Teller, told: Told) {
     }
 }
 
-/// One use of an instance.
-struct Run {
-    server: Arc<Server>,
-    kept: Option<Handler>,
-    meter: Arc<Meter>,
-    taking: Arc<Taking>,
+/// A request that is to be answered.
+pub(super) struct Job {
     request: Request<Received>,
+    taking: Arc<Taking>,
     tell: oneshot::Sender<Told>,
     done: oneshot::Sender<()>,
+}
+
+/// The use of one place, with one instance after the other if need be.
+struct Run {
+    server: Arc<Server>,
+    meter: Arc<Meter>,
+    next: Next<Job, Handler>,
     /// Held until it is over.
-    place: (tokio::sync::OwnedSemaphorePermit, Entry),
+    _entry: Entry,
 }
 
 impl Server {
@@ -151,29 +159,23 @@ impl Server {
                 }
             }
         }
-        let place = self.gate.enter(clock).await?;
-        let kept = self.idle.lock().expect("no holder panics").pop();
-        let budget = &self.parts.spec.budget;
-        let meter = kept.as_ref().map_or_else(
-            || Arc::new(Meter::new(Arc::clone(budget), Fuel::Off)),
-            |kept| Arc::clone(&kept.meter),
-        );
-        let (tell, told) = oneshot::channel();
+        let (tell, mut told) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let (switch, taking) = (Arc::new(Switch::default()), Arc::new(Taking::default()));
-        let entry = Live::enter(self, &switch).ok_or(Refusal::Over)?;
-        let run = Run {
-            server: Arc::clone(self),
-            kept,
-            meter: Arc::clone(&meter),
-            taking: Arc::clone(&taking),
-            request: request.map(|body| Received::new(body, max, clock)),
-            tell,
-            done,
-            place: (place, entry),
+        let taking = Arc::new(Taking::default());
+        let request = request.map(|body| Received::new(body, max, clock));
+        let told = match self.gate.enter(Job { request, taking: Arc::clone(&taking), tell, done })? {
+            Entered::Now(next) => {
+                let (run, meter, switch) = Run::new(self, next).ok_or(Refusal::Over)?;
+                self.parts.stage.begin_here(Box::pin(run.one()), meter, switch).await;
+                told.await
+            }
+            Entered::Later(ticket) => match clock.timeout(WAIT_MAX, &mut told).await {
+                Ok(told) => told,
+                Err(_) if ticket.leave() => return Err(Busy::Late.into()),
+                Err(_) => told.await,
+            },
         };
-        self.parts.stage.begin_here(Box::pin(run.go()), meter, switch).await;
-        match told.await {
+        match told {
             Ok(Ok(response)) if response.status().is_informational() => Err(Refusal::Informational),
             Ok(Ok(response)) => Ok(response.map(|body| Answer::guest(body, is_done, taking, clock))),
             Ok(Err(ErrorCode::HttpResponseTimeout)) => Err(Refusal::TooSlow),
@@ -247,18 +249,61 @@ impl Server {
 }
 
 impl Run {
-    async fn go(self) -> Exit {
-        let Self { server, kept, meter, taking, request, tell, done, place } = self;
+    /// With what measures and what ends it; `None` once all is over.
+    fn new(server: &Arc<Server>, next: Next<Job, Handler>) -> Option<(Self, Arc<Meter>, Arc<Switch>)> {
+        let switch = Arc::new(Switch::default());
+        let entry = Live::enter(server, &switch)?;
+        let meter = next.1.as_ref().map_or_else(
+            || Arc::new(Meter::new(Arc::clone(&server.parts.spec.budget), Fuel::Off)),
+            |handler| Arc::clone(&handler.meter),
+        );
+        let run = Self { server: Arc::clone(server), meter: Arc::clone(&meter), next, _entry: entry };
+        Some((run, meter, switch))
+    }
+
+    /// Answers one request. Those in line come in a run of their own: the client of this one is not to wait for them.
+    async fn one(self) -> Exit {
+        let Self { server, meter, next: (place, handler, job), _entry } = self;
+        let handler = server.respond(handler, job, &meter).await;
+        if let Some(next) = place.next(handler)
+            && let Some((run, meter, switch)) = Self::new(&server, next)
+        {
+            server.parts.stage.begin(Box::pin(run.line()), meter, switch, None);
+        }
+        Exit::Code(0)
+    }
+
+    /// Answers requests until nobody is in line.
+    async fn line(self) -> Exit {
+        let Self { server, meter, mut next, _entry } = self;
+        for in_a_row in 1_u32.. {
+            let (place, handler, job) = next;
+            let handler = server.respond(handler, job, &meter).await;
+            let Some(then) = place.next(handler) else { break };
+            next = then;
+            // The answers want to be sent, by the same threads.
+            if in_a_row % IN_A_ROW == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Exit::Code(0)
+    }
+}
+
+impl Server {
+    /// Has a request answered by that instance, or by a new one; the instance, if it goes on to answer others.
+    async fn respond(&self, handler: Option<Handler>, job: Job, meter: &Arc<Meter>) -> Option<Handler> {
+        let Job { request, taking, tell, done } = job;
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let made = match kept {
+        let made = match handler {
             Some(handler) => Ok(handler),
-            None => server.instantiate(&meter).await,
+            None => self.instantiate(meter).await,
         };
         let mut handler = match made {
             Ok(handler) => handler,
             Err(text) => {
-                server.complain(&method, &uri, &text);
-                return Exit::Killed;
+                self.complain(&method, &uri, &text);
+                return None;
             }
         };
         // Dropped before the instance if the run is: the end of its answer is then known for what it is.
@@ -268,28 +313,24 @@ impl Run {
         let handled = tokio::select! {
             biased;
             handled = handler.handle(request, &teller) => handled,
-            () = server.stalled(&taking) => Err("nobody took its answer".to_owned()),
-            max = server.overdue() => {
+            () = self.stalled(&taking) => Err("nobody took its answer".to_owned()),
+            max = self.overdue() => {
                 say(&teller, Err(ErrorCode::HttpResponseTimeout));
                 Err(format!("it took longer than {}", human(max)))
             }
         };
         match handled {
             Ok(None) => {}
-            Ok(Some(text)) => server.complain(&method, &uri, &text),
+            Ok(Some(text)) => self.complain(&method, &uri, &text),
             Err(text) => {
-                server.complain(&method, &uri, &text);
+                self.complain(&method, &uri, &text);
                 drop(done);
-                return Exit::Killed;
+                return None;
             }
         }
         // Nobody hears it if the client has gone.
         done.send(()).ok();
-        if let Instances::Kept(_) = server.parts.http.instances {
-            server.idle.lock().expect("no holder panics").push(handler);
-        }
-        drop(place);
-        Exit::Code(0)
+        matches!(self.parts.http.instances, Instances::Kept(_)).then_some(handler)
     }
 }
 

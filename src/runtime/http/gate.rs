@@ -1,26 +1,28 @@
-//! How many requests of a container are being answered at a time, and how many wait.
+//! How many requests of a container are being answered at a time, who waits, and the instances that have nothing to
+//! do meanwhile.
+//!
+//! Whoever has answered a request goes on with the next in line: an instance then changes no thread, and nobody has to
+//! be woken to have it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::clock::Clock;
-
-/// How long a request waits for its turn.
-const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// How often a request lets others go first before it stands in the line: most places are free again within
-/// microseconds, and to be called up from the line takes longer than that.
-const YIELDS: usize = 4;
+use tokio::sync::Notify;
 
 /// Lets so many in.
-pub(super) struct Gate {
-    places: Arc<Semaphore>,
+pub(super) struct Gate<Job, Instance> {
+    line: Mutex<Line<Job, Instance>>,
     count: u16,
-    waiting: AtomicUsize,
     waiting_max: usize,
+    /// Told when the last has left.
+    left: Notify,
+}
+
+struct Line<Job, Instance> {
+    free: u16,
+    idle: Vec<Instance>,
+    waiting: VecDeque<(u64, Job)>,
+    last: u64,
 }
 
 /// Why a request is not let in.
@@ -32,46 +34,123 @@ pub(super) enum Busy {
     Late,
 }
 
-impl Gate {
-    pub(super) fn new(count: u16, waiting_max: usize) -> Self {
-        let places = Arc::new(Semaphore::new(usize::from(count)));
-        Self { places, count, waiting: AtomicUsize::new(0), waiting_max }
+/// What becomes of a request.
+pub(super) enum Entered<Job, Instance> {
+    /// It is to be answered by the caller, with that instance if there is one.
+    Now(Next<Job, Instance>),
+    /// Somebody else will.
+    Later(Ticket<Job, Instance>),
+}
+
+impl<Job, Instance> Gate<Job, Instance> {
+    pub(super) fn new(count: u16, waiting_max: usize) -> Arc<Self> {
+        let line = Line { free: count, idle: Vec::new(), waiting: VecDeque::new(), last: 0 };
+        Arc::new(Self { line: Mutex::new(line), count, waiting_max, left: Notify::new() })
     }
 
-    /// A place, until it is dropped; for those in the line in the order of coming.
-    pub(super) async fn enter(&self, clock: Clock) -> Result<OwnedSemaphorePermit, Busy> {
-        for _ in 0..YIELDS {
-            // None is left while somebody is in the line.
-            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-                return Ok(place);
-            }
-            tokio::task::yield_now().await;
+    /// Lets a request in, or has it wait; in the order of coming.
+    pub(super) fn enter(self: &Arc<Self>, job: Job) -> Result<Entered<Job, Instance>, Busy> {
+        let mut line = self.line();
+        if let Some(free) = line.free.checked_sub(1) {
+            line.free = free;
+            let place = Place { gate: Arc::clone(self), is_held: true };
+            return Ok(Entered::Now((place, line.idle.pop(), job)));
         }
-        let waiting = Waiting(&self.waiting);
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
+        if line.waiting.len() >= self.waiting_max {
             return Err(Busy::Full);
         }
-        let place = clock.timeout(WAIT_MAX, Arc::clone(&self.places).acquire_owned()).await;
-        drop(waiting);
-        place.map_err(|_| Busy::Late)?.map_err(|_| Busy::Late)
+        line.last += 1;
+        let number = line.last;
+        line.waiting.push_back((number, job));
+        Ok(Entered::Later(Ticket { gate: Arc::clone(self), number }))
     }
 
     /// Whether somebody waits.
     pub(super) fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        !self.line().waiting.is_empty()
     }
 
     /// Waits until nobody is in.
     pub(super) async fn empty(&self) {
-        // It is never closed.
-        drop(self.places.acquire_many(u32::from(self.count)).await);
+        loop {
+            let left = self.left.notified();
+            if self.line().free == self.count {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Takes the instances that have nothing to do.
+    pub(super) fn take_idle(&self) -> Vec<Instance> {
+        std::mem::take(&mut self.line().idle)
+    }
+
+    fn give_back(&self, line: &mut Line<Job, Instance>) {
+        line.free += 1;
+        if line.free == self.count {
+            self.left.notify_waiters();
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line<Job, Instance>> {
+        self.line.lock().expect("no holder panics")
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+/// The right to answer one request at a time, until it is dropped.
+pub(super) struct Place<Job, Instance> {
+    gate: Arc<Gate<Job, Instance>>,
+    is_held: bool,
+}
 
-impl Drop for Waiting<'_> {
+/// What is to be done next, and with what.
+pub(super) type Next<Job, Instance> = (Place<Job, Instance>, Option<Instance>, Job);
+
+impl<Job, Instance> Place<Job, Instance> {
+    /// The request that is next in line; without one the place is given up, and the instance has nothing to do.
+    pub(super) fn next(mut self, instance: Option<Instance>) -> Option<Next<Job, Instance>> {
+        let gate = Arc::clone(&self.gate);
+        // One step: whoever comes now either is in the line that was looked at, or finds the place.
+        let mut line = gate.line();
+        if let Some((_, job)) = line.waiting.pop_front() {
+            drop(line);
+            return Some((self, instance, job));
+        }
+        line.idle.extend(instance);
+        self.is_held = false;
+        gate.give_back(&mut line);
+        None
+    }
+}
+
+impl<Job, Instance> Drop for Place<Job, Instance> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.is_held {
+            self.gate.give_back(&mut self.gate.line());
+        }
+    }
+}
+
+/// A request's place in the line; dropped, it no longer waits.
+pub(super) struct Ticket<Job, Instance> {
+    gate: Arc<Gate<Job, Instance>>,
+    number: u64,
+}
+
+impl<Job, Instance> Ticket<Job, Instance> {
+    /// Leaves the line. Whether it was still in it.
+    pub(super) fn leave(&self) -> bool {
+        let mut line = self.gate.line();
+        let at = line.waiting.iter().position(|(number, _)| *number == self.number);
+        let job = at.and_then(|at| line.waiting.remove(at));
+        drop(line);
+        job.is_some()
+    }
+}
+
+impl<Job, Instance> Drop for Ticket<Job, Instance> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

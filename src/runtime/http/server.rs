@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::complaints::Complaints;
-use super::exchange::Handler;
+use super::exchange::{Handler, Job};
 use super::gate::Gate;
 use super::{FRESH_MAX, Http, Instances, WAITING_MAX, connection};
 use crate::runtime::doors::Caller;
@@ -48,9 +48,7 @@ pub(in crate::runtime) struct Server {
     pub(super) parts: Parts,
     /// All its instances are told the same.
     pub(super) environment: Arc<Environment>,
-    pub(super) gate: Gate,
-    /// Instances that are kept and have nothing to do.
-    pub(super) idle: Mutex<Vec<Handler>>,
+    pub(super) gate: Arc<Gate<Job, Handler>>,
     pub(super) live: Live,
     pub(super) complaints: Complaints,
     /// It has been asked to stop.
@@ -90,7 +88,6 @@ impl Server {
             environment: Environment::of(&parts.spec),
             parts,
             gate: Gate::new(count, WAITING_MAX),
-            idle: Mutex::default(),
             live: Live::default(),
             complaints: Complaints::default(),
             closing: CancellationToken::new(),
@@ -212,7 +209,6 @@ impl Drop for EndsAll<'_> {
         for switch in switches.values() {
             switch.kill();
         }
-        let idle = std::mem::take(&mut *self.0.idle.lock().expect("no holder panics"));
-        drop(idle);
+        drop(self.0.gate.take_idle());
     }
 }

@@ -1,13 +1,14 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::Uri;
 use wasmtime_wasi_http::RequestOptions;
 
 use super::complaints::Complaints;
-use super::gate::{Busy, Gate};
+use super::gate::{Busy, Entered, Gate, Next, Ticket};
 use super::outgoing::{Target, Times};
 use super::stream::is_http2;
-use crate::clock::{Clock, virtual_runtime};
 
 mod patience;
 mod serving;
@@ -28,26 +29,71 @@ fn the_first_bytes_tell_the_protocol() {
     }
 }
 
+type Entry = Result<Entered<u8, &'static str>, Busy>;
+
+fn now(entry: Entry) -> Next<u8, &'static str> {
+    match entry {
+        Ok(Entered::Now(next)) => next,
+        Ok(Entered::Later(_)) => panic!("it waits"),
+        Err(busy) => panic!("{busy:?}"),
+    }
+}
+
+fn later(entry: Entry) -> Ticket<u8, &'static str> {
+    match entry {
+        Ok(Entered::Later(ticket)) => ticket,
+        Ok(Entered::Now(_)) => panic!("it is in"),
+        Err(busy) => panic!("{busy:?}"),
+    }
+}
+
 #[test]
-fn only_so_many_are_let_in_and_wait() {
-    virtual_runtime().unwrap().block_on(async {
-        let (clock, gate) = (Clock::real(), std::sync::Arc::new(Gate::new(2, 1)));
-        let first = gate.enter(clock).await.unwrap();
-        let _second = gate.enter(clock).await.unwrap();
-        let waits = tokio::spawn({
-            let gate = std::sync::Arc::clone(&gate);
-            async move { gate.enter(clock).await }
-        });
-        tokio::task::yield_now().await;
-        assert_eq!(gate.enter(clock).await.err(), Some(Busy::Full));
-        drop(first);
-        let third = waits.await.unwrap().unwrap();
-        // Nobody goes, so whoever waits now waits in vain; and then the next may.
-        assert_eq!(gate.enter(clock).await.err(), Some(Busy::Late));
-        assert_eq!(gate.enter(clock).await.err(), Some(Busy::Late));
-        drop(third);
-        drop(gate.enter(clock).await.unwrap());
-    });
+fn only_so_many_are_let_in_and_wait_in_line() {
+    let gate = Gate::new(2, 2);
+    let (first, none, job) = now(gate.enter(1));
+    assert_eq!((none, job), (None, 1));
+    let (second, _, _) = now(gate.enter(2));
+    assert!(!gate.is_wanted());
+    let (third, fourth) = (later(gate.enter(3)), later(gate.enter(4)));
+    assert_eq!(gate.enter(5).err(), Some(Busy::Full));
+    assert!(gate.is_wanted());
+    // The next in line has the place, and the instance.
+    let (first, instance, job) = first.next(Some("kept")).unwrap();
+    assert_eq!((instance, job), (Some("kept"), 3));
+    // Whoever has waited in vain leaves, and whoever is being answered has left already.
+    assert!(!third.leave());
+    assert!(fourth.leave());
+    assert!(!fourth.leave());
+    drop(later(gate.enter(6)));
+    assert!(!gate.is_wanted());
+    // Nobody waits: the instance has nothing to do, until somebody comes.
+    assert!(first.next(Some("kept")).is_none());
+    let (first, instance, _) = now(gate.enter(7));
+    assert_eq!(instance, Some("kept"));
+    assert!(first.next(None).is_none());
+    assert_eq!(now(gate.enter(8)).1, None);
+    assert!(second.next(Some("kept")).is_none());
+    assert_eq!(gate.take_idle(), ["kept"]);
+}
+
+#[test]
+fn it_is_known_when_nobody_is_in() {
+    let gate = Gate::<u8, ()>::new(2, 2);
+    assert!(gate.empty().now_or_never().is_some());
+    let (first, ..) = now_of(&gate);
+    let (second, ..) = now_of(&gate);
+    let mut empty = Box::pin(gate.empty());
+    assert!((&mut empty).now_or_never().is_none());
+    // However it ends.
+    drop(first);
+    assert!((&mut empty).now_or_never().is_none());
+    assert!(second.next(None).is_none());
+    assert!(empty.now_or_never().is_some());
+}
+
+fn now_of(gate: &Arc<Gate<u8, ()>>) -> Next<u8, ()> {
+    let Ok(Entered::Now(next)) = gate.enter(0) else { panic!("there is no place") };
+    next
 }
 
 #[test]
